@@ -1,0 +1,110 @@
+"""Codec 2, png: one grey PNG of three chunks (spec/codecs.md §4; PNG, third edition, §7 to §11).
+
+The image's packed rows are the matrix; no pixel is converted.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+
+from mobilemodel.codecs import zlib as zlib_codec
+from mobilemodel.errors import MalformedStreamError
+from mobilemodel.layout import MatrixShape
+
+SIGNATURE = bytes.fromhex("89504E470D0A1A0A")
+Rows = npt.NDArray[np.uint8]
+
+
+def encode(raw: bytes | memoryview, shape: MatrixShape, thorough: bool) -> bytes:
+    """Write rows with filter 0: on index planes every other filter makes the file larger and slower to read."""
+    rows = np.frombuffer(raw, np.uint8).reshape(shape.height, shape.row_bytes)
+    filtered = np.zeros((shape.height, shape.row_bytes + 1), np.uint8)
+    filtered[:, 1:] = rows
+    stream = zlib_codec.encode(memoryview(filtered).cast("B"), thorough, noise=True)
+    return SIGNATURE + _chunk(b"IHDR", _header(shape)) + _chunk(b"IDAT", stream) + _chunk(b"IEND", b"")
+
+
+def _header(shape: MatrixShape) -> bytes:
+    return struct.pack(">IIBBBBB", shape.width, shape.height, shape.depth, 0, 0, 0, 0)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def decode(data: bytes | memoryview, shape: MatrixShape) -> bytes:
+    """Decode the packed rows of a PNG whose IHDR says exactly ``shape``.
+
+    Raises MalformedStreamError for any other chunk, order, header, CRC, length or filter type.
+    """
+    if bytes(data[:8]) != SIGNATURE:
+        raise MalformedStreamError("not a PNG", expected=SIGNATURE.hex(" "), found=bytes(data[:8]).hex(" "))
+    header, position = _read_chunk(data, 8, b"IHDR")
+    if bytes(header) != _header(shape):
+        raise MalformedStreamError("IHDR", expected=_header(shape).hex(" "), found=bytes(header).hex(" "))
+    stream, position = _read_chunk(data, position, b"IDAT")
+    trailer, position = _read_chunk(data, position, b"IEND")
+    if len(trailer) or position != len(data):
+        raise MalformedStreamError("IEND is not the end of the PNG")
+    raw = zlib_codec.decode(stream, shape.height * (1 + shape.row_bytes))
+    return unfilter(np.frombuffer(raw, np.uint8).reshape(shape.height, 1 + shape.row_bytes))
+
+
+def _read_chunk(data: bytes | memoryview, position: int, kind: bytes) -> tuple[memoryview, int]:
+    if len(data) - position < 12:
+        raise MalformedStreamError(f"the PNG ends before {kind.decode()}")
+    length, found = struct.unpack(">I4s", data[position : position + 8])
+    if found != kind:
+        raise MalformedStreamError("a PNG chunk", expected=kind, found=found)
+    end = position + 8 + length
+    if end + 4 > len(data):
+        raise MalformedStreamError(f"the PNG ends within {kind.decode()}")
+    if zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+        raise MalformedStreamError(f"CRC of {kind.decode()}")
+    return memoryview(data)[position + 8 : end], end + 4
+
+
+def unfilter(filtered: Rows) -> bytes:
+    """Undo the row filters 0 to 4 of one byte per pixel; column 0 holds each row's filter type."""
+    kinds = filtered[:, 0]
+    if not kinds.any():
+        return filtered[:, 1:].tobytes()
+    if kinds.max() > 4:
+        raise MalformedStreamError("PNG filter type", expected="0 to 4", found=int(kinds.max()))
+    rows = filtered[:, 1:].copy()
+    above = np.zeros(rows.shape[1], np.uint8)
+    for index, kind in enumerate(kinds):
+        row = rows[index]
+        if kind == 1:
+            np.cumsum(row, dtype=np.uint8, out=row)
+        elif kind == 2:
+            row += above
+        elif kind >= 3:
+            (_average if kind == 3 else _paeth)(row, above)
+        above = row
+    return rows.tobytes()
+
+
+def _average(row: Rows, above: Rows) -> None:
+    left = 0
+    for i, up in enumerate(above.tolist()):
+        left = (int(row[i]) + (left + up) // 2) & 0xFF
+        row[i] = left
+
+
+def _paeth(row: Rows, above: Rows) -> None:
+    left = corner = 0
+    for i, up in enumerate(above.tolist()):
+        estimate = left + up - corner
+        to_left, to_up, to_corner = abs(estimate - left), abs(estimate - up), abs(estimate - corner)
+        if to_left <= to_up and to_left <= to_corner:
+            nearest = left
+        else:
+            nearest = up if to_up <= to_corner else corner
+        left = (int(row[i]) + nearest) & 0xFF
+        row[i] = left
+        corner = up

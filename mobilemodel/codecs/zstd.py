@@ -1,0 +1,57 @@
+"""Codec 3, zstd: one frame with its content size, without dictionary (spec/codecs.md §5)."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import zstandard
+
+from mobilemodel.errors import MalformedStreamError
+
+MAGIC = bytes.fromhex("28B52FFD")
+MAX_WINDOW = 16 << 20
+MIN_WINDOW = 1 << 10
+
+
+@cache
+def _settings(thorough: bool) -> tuple[zstandard.ZstdCompressionParameters, ...]:
+    """Level 1; then level 1 with long matches only, then level 19, for streams of low entropy."""
+    make = zstandard.ZstdCompressionParameters.from_level
+    common = {"write_content_size": True, "write_checksum": False, "write_dict_id": False}
+    quick = make(1, window_log=22, **common)
+    if not thorough:
+        return (quick,)
+    return quick, make(1, window_log=22, min_match=7, hash_log=6, **common), make(19, window_log=24, **common)
+
+
+def encode(raw: bytes | memoryview, thorough: bool) -> bytes:
+    """Encode with each setting and return the smallest frame; on a tie the earlier setting."""
+    return min((zstandard.ZstdCompressor(compression_params=s).compress(raw) for s in _settings(thorough)), key=len)
+
+
+def decode(data: bytes | memoryview, raw_size: int) -> bytes:
+    """Decode exactly ``raw_size`` bytes; the frame's header is checked before anything is allocated.
+
+    Raises MalformedStreamError for another magic, size, window, a dictionary, or bytes after the frame.
+    """
+    if data[:4] != MAGIC:
+        raise MalformedStreamError("not a zstd frame", expected=MAGIC.hex(" "), found=bytes(data[:4]).hex(" "))
+    try:
+        header = zstandard.get_frame_parameters(data)
+    except zstandard.ZstdError as error:
+        raise MalformedStreamError(f"zstd frame header: {error}") from None
+    if header.content_size != raw_size:
+        raise MalformedStreamError("content size of the zstd frame", expected=raw_size, found=header.content_size)
+    if header.dict_id:
+        raise MalformedStreamError("the zstd frame needs a dictionary", found=header.dict_id)
+    if header.window_size > min(max(raw_size, MIN_WINDOW), MAX_WINDOW):
+        raise MalformedStreamError("window of the zstd frame", expected=f"at most {max(raw_size, MIN_WINDOW)} and {MAX_WINDOW}",
+                                   found=header.window_size)  # fmt: skip
+    try:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        raw = decompressor.decompress(data, max_output_size=raw_size, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise MalformedStreamError(f"zstd frame: {error}") from None
+    if len(raw) != raw_size:
+        raise MalformedStreamError("zstd frame has another raw size", expected=raw_size, found=len(raw))
+    return raw

@@ -1,0 +1,205 @@
+"""Opening a bundle: mapped, from bytes, or through a protobuf runtime; payloads stay where they are."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import zlib
+from types import TracebackType
+from typing import Self
+
+from mobilemodel.container import framing, validate
+from mobilemodel.errors import (
+    MalformedWireError,
+    MisplacedPayloadError,
+    MobileModelError,
+    PayloadChecksumError,
+    UsageError,
+)
+from mobilemodel.limits import FORMAT_LIMITS, Limits
+from mobilemodel.v1 import bundle_pb2 as pb
+
+
+class Container:
+    """A validated manifest and the bytes of its payloads.
+
+    ``stored(k)`` hands out payload k only after its frame and CRC-32 were checked, once. A container over a mapped
+    file closes it; views handed out earlier then raise BufferError at closing, so they are kept internal.
+    """
+
+    def __init__(
+        self, data: memoryview, manifest: pb.Manifest, manifest_size: int, mapping: mmap.mmap | None = None
+    ) -> None:
+        self.manifest = manifest
+        self._data: memoryview | None = data
+        self._mapping = mapping
+        self._frames = framing.frames(manifest_size, [entry.stored_size for entry in manifest.payloads])
+        self._checked = bytearray(len(self._frames))
+        self._manifest_size = manifest_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; reading afterwards raises UsageError."""
+        if self._data is not None:
+            self._data.release()
+            self._data = None
+        if self._mapping is not None:
+            self._mapping.close()
+            self._mapping = None
+
+    @property
+    def data(self) -> memoryview:
+        """All bytes of the file."""
+        if self._data is None:
+            raise UsageError("the bundle is closed", advice="Read what you need within the `with` block.")
+        return self._data
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return int(self.manifest.file_size)
+
+    @property
+    def manifest_size(self) -> int:
+        return self._manifest_size
+
+    def entry(self, index: int) -> pb.Payload:
+        """The manifest's entry of payload ``index``."""
+        return self.manifest.payloads[index]
+
+    def stored(self, index: int) -> memoryview:
+        """The stored bytes of payload ``index``.
+
+        Raises MisplacedPayloadError when the bytes before it are not its frame, PayloadChecksumError when it is
+        damaged.
+        """
+        place = self._frames[index]
+        view = self.data[place.offset : place.offset + place.payload_size]
+        if not self._checked[index]:
+            self.check_frame(index)
+            found = zlib.crc32(view)
+            if found != self.entry(index).crc32:
+                raise PayloadChecksumError(
+                    f"payload {index} is damaged", offset=place.offset,
+                    expected=f"CRC {self.entry(index).crc32:08x}", found=f"{found:08x}",
+                )  # fmt: skip
+            self._checked[index] = 1
+        return view
+
+    def check_frame(self, index: int) -> None:
+        """Check the padding, tag and length in front of payload ``index`` (spec/container.md §2)."""
+        place = self._frames[index]
+        expected = place.content()
+        found = bytes(self.data[place.start : place.offset])
+        if found != expected:
+            at = next(i for i, (a, b) in enumerate(zip(expected, found, strict=True)) if a != b)
+            raise MisplacedPayloadError(
+                f"the bytes before payload {index} are not its frame", offset=place.start + at,
+                expected=f"{expected[at]:02x}", found=f"{found[at]:02x}",
+                advice="The file was re-serialised, merged or edited; write it anew from its source.",
+            )  # fmt: skip
+
+    def check_all(self) -> None:
+        """Check every frame and every CRC-32: no byte of the file goes unread."""
+        for index in range(len(self._frames)):
+            self.stored(index)
+
+
+def open_bytes(data: bytes | bytearray | memoryview, limits: Limits = FORMAT_LIMITS) -> Container:
+    """Open a bundle that lies in memory; the buffer must not change while it is used.
+
+    Raises a MalformedError, CorruptError or UnsupportedError (spec/container.md §6).
+    """
+    return _open(memoryview(data).cast("B"), limits, None)
+
+
+def open_file(path: str | os.PathLike[str] | int, limits: Limits = FORMAT_LIMITS) -> Container:
+    """Map a bundle's file, given by path or file descriptor; only the head and the manifest are read.
+
+    Raises UsageError for what cannot be opened, else as ``open_bytes``.
+    """
+    name = None if isinstance(path, int) else os.fspath(path)
+    try:
+        descriptor = os.dup(path) if isinstance(path, int) else os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise UsageError(f"cannot open: {error.strerror}", file=name) from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError("not a regular file", file=name)
+        if status.st_size == 0:
+            validate.locate_manifest(b"", 0, limits)
+        mapping = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise UsageError(f"cannot map: {error.strerror}", file=name) from None
+    except MobileModelError as error:
+        raise error.within(file=name) from None
+    finally:
+        os.close(descriptor)
+    try:
+        return _open(memoryview(mapping), limits, mapping)
+    except MobileModelError as error:
+        # The traceback's frames still view the mapping; drop them so that it can be closed.
+        plain = error.with_traceback(None).within(file=name)
+    raise plain
+
+
+def _open(data: memoryview, limits: Limits, mapping: mmap.mmap | None) -> Container:
+    start, end = validate.locate_manifest(data, len(data), limits)
+    crc32 = int.from_bytes(data[6:10], "little")
+    manifest = _within_file(bytes(data[start:end]), start, crc32, len(data), limits)
+    container = Container(data, manifest, end - start, mapping)
+    if manifest.payloads:
+        # A stock protobuf runtime that re-serialises the file always moves the first payload's frame (§2).
+        container.check_frame(0)
+    return container
+
+
+def _within_file(raw: bytes, start: int, crc32: int, size: int, limits: Limits) -> pb.Manifest:
+    try:
+        return validate.check_manifest(raw, crc32, size, limits)
+    except MalformedWireError as error:
+        if error.offset is not None:
+            error.offset += start
+        raise
+
+
+def parse_message(data: bytes, limits: Limits = FORMAT_LIMITS) -> Container:
+    """Open a bundle through the protobuf runtime alone, as a reader without mapping would, and check all of it.
+
+    The manifest and the payloads are those that the runtime parsed; the file is then framed anew from their sizes
+    and compared with ``data``, so that a duplicate, moved or unknown field is refused (spec/container.md §7).
+    """
+    from google.protobuf.message import DecodeError
+
+    validate.locate_manifest(data, len(data), limits)
+    try:
+        envelope = pb.BundleEnvelope.FromString(data)
+    except DecodeError as error:
+        raise MalformedWireError(f"not a protobuf message: {error}") from None
+    manifest = validate.check_manifest(envelope.manifest, envelope.manifest_crc32, len(data), limits)
+    if len(envelope.payload) != len(manifest.payloads):
+        raise MisplacedPayloadError("payloads", expected=len(manifest.payloads), found=len(envelope.payload))
+    view = memoryview(data)
+    position = framing.head_size(len(envelope.manifest))
+    if data[:position] != framing.head(envelope.manifest, envelope.manifest_crc32) + envelope.manifest:
+        raise MalformedWireError("the manifest stands twice, or not in its place", offset=0)
+    for index, payload in enumerate(envelope.payload):
+        place = framing.frame(position, len(payload))
+        if (
+            view[position : place.offset] != place.content()
+            or view[place.offset : place.offset + len(payload)] != payload
+        ):
+            raise MisplacedPayloadError(f"payload {index} is not where its size puts it", offset=position)
+        position = place.offset + len(payload)
+    container = Container(view, manifest, len(envelope.manifest))
+    container.check_all()
+    return container

@@ -1,0 +1,89 @@
+"""Dense tensors: the values themselves, in chunks, as they are or as byte planes (spec/tensors.md §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mobilemodel import dtypes, layout
+from mobilemodel.codecs import Effort
+from mobilemodel.encodings.payloads import PayloadSource, PayloadWriter, read_bytes, read_slice
+from mobilemodel.limits import KIB, SMALL_DENSE
+from mobilemodel.v1 import bundle_pb2 as pb
+
+CHUNK_ELEMENTS = 128 * KIB
+"""a byte plane then fills one zstd block, and each plane gets a Huffman table of its own"""
+
+
+def decode_chunks(source: PayloadSource, dense: pb.Dense, dims: Sequence[int]) -> Iterator[bytes | memoryview]:
+    """The raw bytes of each chunk in the stored type."""
+    if dense.HasField("small"):
+        yield read_slice(source, dense.small)
+        return
+    for index, count in enumerate(layout.dense_chunks(dense, layout.elements_of(dims))):
+        raw = read_bytes(source, dense.first_payload + index)
+        yield from_planes(raw, count) if dense.byte_planes else raw
+
+
+def decode(source: PayloadSource, dense: pb.Dense, dtype: int, dims: Sequence[int]) -> bytearray:
+    """The tensor's raw bytes in its own type: copies, or halves widened exactly to float32."""
+    elements = layout.elements_of(dims)
+    out = bytearray(dtypes.raw_size(dtype, elements))
+    view = memoryview(out)
+    position = 0
+    for raw in decode_chunks(source, dense, dims):
+        piece = raw if dense.stored_dtype == dtype else widen(raw, dense.stored_dtype)
+        view[position : position + len(piece)] = piece
+        position += len(piece)
+    return out
+
+
+def widen(raw: bytes | memoryview, stored_dtype: int) -> bytes:
+    """Widen float16 or bfloat16 bytes to float32; every value is exact."""
+    if stored_dtype == dtypes.DType.FLOAT16:
+        return np.frombuffer(raw, "<f2").astype("<f4").tobytes()
+    return (np.frombuffer(raw, "<u2").astype("<u4") << 16).tobytes()
+
+
+def to_planes(raw: bytes | memoryview, item_size: int) -> bytes:
+    """Regroup elements into planes: byte 0 of each element, then byte 1 of each, and so on.
+
+    >>> to_planes(bytes([1, 2, 3, 4]), 2).hex()
+    '01030204'
+    """
+    return np.ascontiguousarray(np.frombuffer(raw, np.uint8).reshape(-1, item_size).T).tobytes()
+
+
+def from_planes(raw: bytes | memoryview, elements: int) -> bytes:
+    """The inverse of ``to_planes``."""
+    return np.ascontiguousarray(np.frombuffer(raw, np.uint8).reshape(-1, elements).T).tobytes()
+
+
+def encode(writer: PayloadWriter, out: pb.Dense, raw: bytes | memoryview, stored_dtype: int, elements: int) -> None:
+    """Write the raw bytes of ``elements`` values of ``stored_dtype``, and fill in ``out``.
+
+    Up to 4 KiB go into a pool. Byte planes are used where they make the first chunk smaller.
+    """
+    out.stored_dtype = stored_dtype
+    if elements == 0:
+        return
+    if len(raw) <= SMALL_DENSE:
+        writer.add_piece(bytes(raw), out.small)
+        return
+    width = dtypes.bits(stored_dtype)
+    item = width // 8
+    out.chunk_elements = CHUNK_ELEMENTS
+    size = dtypes.raw_size(stored_dtype, CHUNK_ELEMENTS)
+    view = memoryview(raw).cast("B")
+    chunks = [view[start : start + size] for start in range(0, len(view), size)]
+    # Only a thorough encoder cuts the blocks of a short chunk where its planes meet.
+    efforts = [Effort.QUICK if len(chunk) == size else Effort.THOROUGH for chunk in chunks]
+    if item >= 2:
+        as_planes = writer.encode_bytes(to_planes(chunks[0], item), efforts[0])[1]
+        out.byte_planes = len(as_planes) < len(writer.encode_bytes(chunks[0], efforts[0])[1])
+    indices = [
+        writer.add_bytes(to_planes(chunk, item) if out.byte_planes else chunk, effort)
+        for chunk, effort in zip(chunks, efforts, strict=True)
+    ]
+    out.first_payload = indices[0]

@@ -1,0 +1,92 @@
+"""What an encoding reads payloads from and writes them to, and pools of small pieces (spec/codecs.md §6)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mobilemodel import codecs
+from mobilemodel.codecs import Effort, Family
+from mobilemodel.errors import MalformedStreamError
+from mobilemodel.layout import MatrixShape
+from mobilemodel.limits import FORMAT_LIMITS
+from mobilemodel.v1 import bundle_pb2 as pb
+
+
+class PayloadSource(Protocol):
+    """Where payloads come from; a container is one."""
+
+    def entry(self, index: int) -> pb.Payload: ...
+
+    def stored(self, index: int) -> memoryview: ...
+
+
+class PayloadSink(Protocol):
+    """Where payloads go to; a spool is one."""
+
+    def add(self, stored: bytes, codec: int, raw_size: int) -> int: ...
+
+
+def read_bytes(source: PayloadSource, index: int) -> bytes | memoryview:
+    """Decode a payload that is no matrix."""
+    entry = source.entry(index)
+    return codecs.decode_bytes(entry.codec, source.stored(index), entry.raw_size)
+
+
+def read_matrix(source: PayloadSource, index: int, shape: MatrixShape) -> bytes | memoryview:
+    """Decode the packed matrix of ``shape`` in a payload."""
+    entry = source.entry(index)
+    if entry.raw_size != shape.raw_size:
+        raise MalformedStreamError(f"raw_size of payload {index}", expected=shape.raw_size, found=entry.raw_size)
+    return codecs.decode_matrix(entry.codec, source.stored(index), shape)
+
+
+def read_slice(source: PayloadSource, piece: pb.Slice) -> memoryview:
+    """Decode the payload that a slice lies in and cut it out."""
+    return memoryview(read_bytes(source, piece.payload))[piece.offset : piece.offset + piece.size]
+
+
+class PayloadWriter:
+    """Encodes payloads with one codec family, and gathers small pieces in pools."""
+
+    def __init__(self, sink: PayloadSink, family: Family) -> None:
+        self.sink = sink
+        self.family = family
+        self._pool = bytearray()
+        self._waiting: list[pb.Slice] = []
+
+    def encode_bytes(self, raw: bytes | memoryview, effort: Effort) -> tuple[int, bytes]:
+        """Encode without adding: codec and stored bytes."""
+        return codecs.encode_bytes(raw, self.family, effort)
+
+    def encode_matrix(self, raw: bytes | memoryview, shape: MatrixShape, effort: Effort) -> tuple[int, bytes]:
+        """Encode a packed matrix without adding: codec and stored bytes."""
+        return codecs.encode_matrix(raw, shape, self.family, effort)
+
+    def add_bytes(self, raw: bytes | memoryview, effort: Effort = Effort.QUICK) -> int:
+        """Add a payload that is no matrix; return its index."""
+        codec, stored = self.encode_bytes(raw, effort)
+        return self.sink.add(stored, codec, len(raw))
+
+    def add_piece(self, raw: bytes, piece: pb.Slice) -> None:
+        """Add a table, scales or a small tensor and fill in ``piece``, its payload not before ``flush``."""
+        piece.size = len(raw)
+        if len(raw) > FORMAT_LIMITS.pool:
+            piece.payload = self.add_bytes(raw, Effort.THOROUGH)
+            return
+        start = -(-len(self._pool) // 16) * 16
+        if start + len(raw) > FORMAT_LIMITS.pool:
+            self.flush()
+            start = 0
+        self._pool.extend(bytes(start - len(self._pool)) + raw)
+        piece.offset = start
+        self._waiting.append(piece)
+
+    def flush(self) -> None:
+        """Write the open pool and tell its slices where they are."""
+        if not self._waiting:
+            return
+        index = self.add_bytes(bytes(self._pool), Effort.THOROUGH)
+        for piece in self._waiting:
+            piece.payload = index
+        self._pool.clear()
+        self._waiting.clear()

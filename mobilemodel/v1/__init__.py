@@ -1,0 +1,1 @@
+"""Generated code of the bundle's schema, proto/mobilemodel/v1/bundle.proto."""
