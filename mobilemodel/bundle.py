@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mobilemodel import dtypes, layout
 from mobilemodel.container import Container, open_bytes, open_file, parse_message
-from mobilemodel.container.validate import KNOWN_CODECS, KNOWN_FEATURES
+from mobilemodel.container.validate import KNOWN_CODECS, KNOWN_FEATURES, is_foreign
 from mobilemodel.encodings import matrix, payloads
 from mobilemodel.encodings import tensor as tensors
 from mobilemodel.errors import (
@@ -297,11 +297,9 @@ def check_pools(container: Container) -> None:
     """Bytes of pools that no slice covers must be 0: nothing hides between tables."""
     pieces: dict[int, list[tuple[int, int]]] = {}
     for message in container.manifest.tensors:
-        try:
-            plan = layout.tensor_layout(message)
-        except UnsupportedEncodingError:
+        if is_foreign(message):
             return
-        for piece in plan.slices:
+        for piece in layout.tensor_layout(message).slices:
             pieces.setdefault(piece.payload, []).append((piece.offset, piece.offset + piece.size))
     for index, spans in sorted(pieces.items()):
         if container.entry(index).codec not in KNOWN_CODECS:

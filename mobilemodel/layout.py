@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from mobilemodel import dtypes
 from mobilemodel.errors import LimitExceededError, MalformedManifestError, UnsupportedEncodingError
@@ -50,6 +51,31 @@ class PayloadUse:
     payload: int
     raw_size: int | None
     matrix: bool
+
+
+@dataclass(frozen=True)
+class PayloadRun:
+    """``count`` payloads from ``first`` on, each ``step``-th, that a tensor uses alike; the last may be shorter.
+
+    A manifest may name 65,535 payloads in each of 65,535 tensors: what is checked at opening is a run, not each use.
+    """
+
+    first: int
+    count: int
+    step: int
+    raw_size: int
+    last_raw_size: int
+    matrix: bool
+    exact: bool = True
+    """False: the sizes are upper bounds, because the raw size depends on another payload's content"""
+
+    def uses(self) -> list[PayloadUse]:
+        """Each use of the run."""
+        sizes = [self.raw_size] * (self.count - 1) + [self.last_raw_size]
+        return [
+            PayloadUse(self.first + index * self.step, size if self.exact else None, self.matrix)
+            for index, size in enumerate(sizes)
+        ]
 
 
 @dataclass(frozen=True)
@@ -143,13 +169,18 @@ def codes_layout(codes: pb.Codes, dims: Sequence[int], limits: Limits = FORMAT_L
     view = tuple(codes.view) or tuple(dims)
     if len(view) > limits.rank:
         raise LimitExceededError("view has too many axes", expected=f"at most {limits.rank}", found=len(view))
+    if elements_of([axis for axis in view if axis]) > limits.elements:
+        raise LimitExceededError("elements of the view", expected=f"at most {limits.elements}")
+    # An empty tensor's view may name any other sizes beside its 0; bounded, they still fit every index type.
+    if elements_of([size for size in view if size]) > limits.elements:
+        raise LimitExceededError("elements of the view", expected=f"at most {limits.elements}")
     if elements_of(view) != elements_of(dims):
         raise MalformedManifestError(
             "view has another number of elements than dims", expected=list(dims), found=list(view)
         )
     perm = tuple(codes.perm) or tuple(range(len(view)))
-    if sorted(perm) != list(range(len(view))):
-        raise MalformedManifestError("perm is no permutation of the view's axes", found=list(perm))
+    if len(perm) != len(view) or sorted(perm) != list(range(len(view))):
+        raise MalformedManifestError("perm is no permutation of the view's axes", found=list(perm[: limits.rank]))
     if codes.row_axes > len(view):
         raise MalformedManifestError("row_axes exceeds the rank", expected=f"at most {len(view)}", found=codes.row_axes)
     if codes.depth not in DEPTHS:
@@ -163,7 +194,7 @@ def codes_layout(codes: pb.Codes, dims: Sequence[int], limits: Limits = FORMAT_L
     permuted = [view[axis] for axis in perm]
     columns = elements_of(permuted[codes.row_axes :])
     segment = codes.segment or columns
-    if segment and columns % segment:
+    if segment > columns or (segment and columns % segment):
         raise MalformedManifestError(
             "segment does not divide the row", expected=f"a divisor of {columns}", found=segment
         )
@@ -183,17 +214,22 @@ def codes_layout(codes: pb.Codes, dims: Sequence[int], limits: Limits = FORMAT_L
     return layout
 
 
-def codes_uses(layout: CodesLayout) -> list[PayloadUse]:
-    """The payloads of a matrix of codes, in file order."""
-    uses = []
-    for block in range(layout.blocks):
-        if layout.split:
-            plane = layout.first_payload + 2 * block
-            uses.append(PayloadUse(plane, layout.plane_shape(block).raw_size, matrix=True))
-            uses.append(PayloadUse(plane + 1, None, matrix=True))
-        else:
-            uses.append(PayloadUse(layout.first_payload + block, layout.plain_shape(block).raw_size, matrix=True))
-    return uses
+def codes_runs(layout: CodesLayout) -> list[PayloadRun]:
+    """The payloads of a matrix of codes: its blocks, or the planes and the other codes of its split blocks."""
+    first, count = layout.first_payload, layout.blocks
+    if not count:
+        return []
+    if not layout.split:
+        sizes = layout.plain_shape(0).raw_size, layout.plain_shape(count - 1).raw_size
+        return [PayloadRun(first, count, 1, *sizes, matrix=True)]
+    planes = layout.plane_shape(0).raw_size, layout.plane_shape(count - 1).raw_size
+    full, last = (
+        layout.others_shape(layout.block_rows(block) * layout.codes_per_row).raw_size for block in (0, count - 1)
+    )
+    return [
+        PayloadRun(first, count, 2, *planes, matrix=True),
+        PayloadRun(first + 1, count, 2, full, last, matrix=True, exact=False),
+    ]
 
 
 def float_size(float_type: int) -> int:
@@ -260,8 +296,8 @@ def dense_chunks(dense: pb.Dense, elements: int) -> list[int]:
     return [min(dense.chunk_elements, elements - at) for at in range(0, elements, dense.chunk_elements)]
 
 
-def check_dense(dense: pb.Dense, dtype: int, dims: Sequence[int], limits: Limits) -> list[PayloadUse]:
-    """Check a dense encoding's fields; return its chunks' payloads."""
+def check_dense(dense: pb.Dense, dtype: int, dims: Sequence[int], limits: Limits) -> list[PayloadRun]:
+    """Check a dense encoding's fields; return its chunks' payloads: one run, or none."""
     widened = dtype == dtypes.DType.FLOAT and dense.stored_dtype in (dtypes.DType.FLOAT16, dtypes.DType.BFLOAT16)
     if dense.stored_dtype != dtype and not widened:
         raise MalformedManifestError(
@@ -287,13 +323,11 @@ def check_dense(dense: pb.Dense, dtype: int, dims: Sequence[int], limits: Limits
     size = dtypes.raw_size(dense.stored_dtype, min(dense.chunk_elements, elements))
     if size > limits.block:
         raise LimitExceededError("a dense chunk", expected=f"at most {limits.block} bytes", found=size)
-    if ceil_div(elements, dense.chunk_elements) > limits.payloads:
-        raise LimitExceededError("dense chunks", expected=f"at most {limits.payloads}")
-    chunks = dense_chunks(dense, elements)
-    return [
-        PayloadUse(dense.first_payload + index, dtypes.raw_size(dense.stored_dtype, count), matrix=False)
-        for index, count in enumerate(chunks)
-    ]
+    count = ceil_div(elements, dense.chunk_elements)
+    if count > limits.payloads:
+        raise LimitExceededError("dense chunks", expected=f"at most {limits.payloads}", found=count)
+    last = dtypes.raw_size(dense.stored_dtype, elements - (count - 1) * dense.chunk_elements)
+    return [PayloadRun(dense.first_payload, count, 1, size, last, matrix=False)]
 
 
 PALETTE_DTYPES = (dtypes.DType.FLOAT, dtypes.DType.FLOAT16)
@@ -303,9 +337,14 @@ PALETTE_DTYPES = (dtypes.DType.FLOAT, dtypes.DType.FLOAT16)
 class TensorLayout:
     """What a tensor takes from the payloads: whole payloads, and slices of others."""
 
-    uses: tuple[PayloadUse, ...]
+    runs: tuple[PayloadRun, ...]
     slices: tuple[pb.Slice, ...]
     codes: CodesLayout | None
+
+    @cached_property
+    def uses(self) -> tuple[PayloadUse, ...]:
+        """Each whole payload that the tensor uses, in file order."""
+        return tuple(sorted((use for run in self.runs for use in run.uses()), key=lambda use: use.payload))
 
 
 def tensor_layout(tensor: pb.Tensor, limits: Limits = FORMAT_LIMITS) -> TensorLayout:
@@ -320,9 +359,9 @@ def tensor_layout(tensor: pb.Tensor, limits: Limits = FORMAT_LIMITS) -> TensorLa
     if encoding is None:
         raise UnsupportedEncodingError("the tensor's encoding is of a later version of the format")
     if encoding == "dense":
-        uses = check_dense(tensor.dense, tensor.dtype, tensor.dims, limits)
+        runs = check_dense(tensor.dense, tensor.dtype, tensor.dims, limits)
         small = (tensor.dense.small,) if tensor.dense.HasField("small") else ()
-        return TensorLayout(tuple(uses), small, None)
+        return TensorLayout(tuple(runs), small, None)
     if tensor.dtype not in PALETTE_DTYPES:
         raise MalformedManifestError(f"element type of a {encoding} tensor", expected="1 or 10", found=tensor.dtype)
     slices: tuple[pb.Slice, ...]
@@ -336,4 +375,4 @@ def tensor_layout(tensor: pb.Tensor, limits: Limits = FORMAT_LIMITS) -> TensorLa
         slices = (tensor.affine.scales, *zeros)
     if codes.payloads > limits.payloads:
         raise LimitExceededError("blocks", expected=f"at most {limits.payloads} payloads", found=codes.payloads)
-    return TensorLayout(tuple(codes_uses(codes)), slices, codes)
+    return TensorLayout(tuple(codes_runs(codes)), slices, codes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from mobilemodel.errors import UsageError
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -11,6 +13,8 @@ MIB = 1024 * KIB
 @dataclass(frozen=True)
 class Limits:
     """Upper bounds that a reader enforces; a caller may lower any of them, never raise them past the format's.
+
+    Raises UsageError for a bound that is negative or above the format's.
 
     >>> Limits(graph=64 * MIB).graph
     67108864
@@ -40,6 +44,8 @@ class Limits:
     """raw bytes of the graph"""
     labels: int = 16 * MIB
     mean: int = 64 * MIB
+    picture_side: int = 16_384
+    """pixels along one side of a resize, a crop or a mean picture"""
     report: int = 16 * MIB
     entries: int = 65_536
     """entries of a table"""
@@ -51,6 +57,12 @@ class Limits:
     """required features of a file, or of a tensor"""
     nesting: int = 8
     """depth of nested messages"""
+
+    def __post_init__(self) -> None:
+        for bound in fields(self):
+            value = getattr(self, bound.name)
+            if not 0 <= value <= bound.default:
+                raise UsageError(f"limit '{bound.name}'", expected=f"0 to {bound.default}", found=value)
 
 
 FORMAT_LIMITS = Limits()

@@ -49,8 +49,8 @@ def varint_size(value: int) -> int:
     return max(1, (value.bit_length() + 6) // 7)
 
 
-def read_varint(data: Buffer, position: int, end: int) -> tuple[int, int]:
-    """Read a varint below 2**64 in its shortest form; return it and the position after it.
+def read_varint(data: Buffer, position: int, end: int, *, shortest: bool = True) -> tuple[int, int]:
+    """Read a varint below 2**64, in its shortest form unless told otherwise; return it and the position after it.
 
     Raises MalformedWireError where the input ends, the value is too long or a shorter form exists.
     """
@@ -69,26 +69,29 @@ def read_varint(data: Buffer, position: int, end: int) -> tuple[int, int]:
             raise MalformedWireError("a varint has more than 10 bytes", offset=start)
     if value >= 1 << 64:
         raise MalformedWireError("a varint exceeds 64 bits", offset=start)
-    if byte == 0 and position - start > 1:
+    if shortest and byte == 0 and position - start > 1:
         raise MalformedWireError("a varint is not in its shortest form", offset=start)
     return value, position
 
 
-def fields(data: Buffer, start: int, end: int) -> Iterator[Field]:
-    """Walk the fields of the message in ``data[start:end]``; groups and lengths past the end are refused."""
+def fields(data: Buffer, start: int, end: int, *, shortest: bool = True) -> Iterator[Field]:
+    """Walk the fields of the message in ``data[start:end]``; groups and lengths past the end are refused.
+
+    ``shortest`` False also takes varints in longer forms, as files of other formats may hold them.
+    """
     position = start
     while position < end:
         tag = position
-        key, position = read_varint(data, position, end)
+        key, position = read_varint(data, position, end, shortest=shortest)
         number, wire_type = key >> 3, key & 7
         if not 1 <= number < 1 << 29:
             raise MalformedWireError("a field number is out of range", offset=tag, found=number)
         value = 0
         content = position
         if wire_type == VARINT:
-            value, position = read_varint(data, position, end)
+            value, position = read_varint(data, position, end, shortest=shortest)
         elif wire_type == BYTES:
-            length, content = read_varint(data, position, end)
+            length, content = read_varint(data, position, end, shortest=shortest)
             position = content + length
         elif wire_type in (FIXED32, FIXED64):
             position = content + (4 if wire_type == FIXED32 else 8)
@@ -120,7 +123,10 @@ _FIXED = {
     _TYPE.TYPE_FIXED64: FIXED64, _TYPE.TYPE_SFIXED64: FIXED64, _TYPE.TYPE_DOUBLE: FIXED64,
     _TYPE.TYPE_STRING: BYTES, _TYPE.TYPE_BYTES: BYTES, _TYPE.TYPE_MESSAGE: BYTES,
 }  # fmt: skip
-_BITS = {_TYPE.TYPE_UINT32: 32, _TYPE.TYPE_SINT32: 32, _TYPE.TYPE_BOOL: 1}
+# No int32 or enum of the schema is negative, and none may be cut to fit.
+_BITS = {
+    _TYPE.TYPE_UINT32: 32, _TYPE.TYPE_SINT32: 32, _TYPE.TYPE_INT32: 31, _TYPE.TYPE_ENUM: 31, _TYPE.TYPE_BOOL: 1,
+}  # fmt: skip
 
 
 @cache

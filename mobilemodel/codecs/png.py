@@ -41,6 +41,8 @@ def decode(data: bytes | memoryview, shape: MatrixShape) -> bytes:
 
     Raises MalformedStreamError for any other chunk, order, header, CRC, length or filter type.
     """
+    if shape.raw_size == 0:
+        raise MalformedStreamError("a PNG has no place for a matrix without codes")
     if bytes(data[:8]) != SIGNATURE:
         raise MalformedStreamError("not a PNG", expected=SIGNATURE.hex(" "), found=bytes(data[:8]).hex(" "))
     header, position = _read_chunk(data, 8, b"IHDR")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable
-from pathlib import PurePosixPath, PureWindowsPath
 
 from mobilemodel import dtypes, layout
 from mobilemodel.container import framing
+from mobilemodel.container.entries import PayloadEntries
 from mobilemodel.errors import (
     LimitExceededError,
     MalformedManifestError,
@@ -18,7 +19,6 @@ from mobilemodel.errors import (
     NotABundleError,
     TrailingDataError,
     TruncatedError,
-    UnsupportedEncodingError,
     UnsupportedFeatureError,
     UnsupportedVersionError,
     escape,
@@ -31,10 +31,8 @@ SPEC_MAJOR = 1
 SPEC_MINOR = 0
 KNOWN_FEATURES: frozenset[str] = frozenset()
 """format 1.0 names no feature"""
-KNOWN_CODECS = frozenset((pb.CODEC_STORED, pb.CODEC_ZLIB, pb.CODEC_PNG, pb.CODEC_ZSTD))
-MATRIX_CODECS = frozenset((pb.CODEC_STORED, pb.CODEC_PNG, pb.CODEC_ZSTD))
-BYTES_CODECS = frozenset((pb.CODEC_STORED, pb.CODEC_ZLIB, pb.CODEC_ZSTD))
 _ENTRY_SIZE = 29
+_ENTRY_FIELDS = ("offset", "stored_size", "raw_size", "crc32", "codec")
 
 
 def locate_manifest(data: Buffer, size: int, limits: Limits) -> tuple[int, int]:
@@ -77,7 +75,7 @@ def check_manifest(manifest: Buffer, crc32: int, size: int, limits: Limits) -> p
         raise ManifestChecksumError(
             "the manifest is damaged", expected=f"CRC {crc32:08x}", found=f"{zlib.crc32(manifest):08x}"
         )
-    check_grammar(manifest, 0, len(manifest), pb.Manifest.DESCRIPTOR, limits.nesting)
+    check_grammar(manifest, 0, len(manifest), pb.DESCRIPTOR.message_types_by_name["Manifest"], limits.nesting)
     parsed = pb.Manifest.FromString(bytes(manifest))
     _check_features(parsed, limits)
     _check_limits(parsed, limits)
@@ -116,10 +114,9 @@ def _check_limits(manifest: pb.Manifest, limits: Limits) -> None:
     ):
         if count > most:
             raise LimitExceededError(what, expected=f"at most {most}", found=count)
-    named = (*manifest.tensors, *manifest.inputs, *manifest.outputs)
-    for item in named:
-        if len(item.name.encode()) > limits.name:
-            raise LimitExceededError("a name", expected=f"at most {limits.name} bytes", found=len(item.name.encode()))
+    for name in _names(manifest):
+        if len(name.encode()) > limits.name:
+            raise LimitExceededError("a name", expected=f"at most {limits.name} bytes", found=len(name.encode()))
     for text in _strings(manifest):
         if len(text.encode()) > limits.string:
             raise LimitExceededError("a string", expected=f"at most {limits.string} bytes", found=len(text.encode()))
@@ -130,6 +127,13 @@ def _check_limits(manifest: pb.Manifest, limits: Limits) -> None:
             )
         if layout.elements_of([dim for dim in tensor.dims if dim]) > limits.elements:
             raise LimitExceededError("elements", tensor=tensor.name, expected=f"at most {limits.elements}")
+
+
+def _names(manifest: pb.Manifest) -> Iterable[str]:
+    for tensor in manifest.tensors:
+        yield tensor.name
+    for value in (*manifest.inputs, *manifest.outputs):
+        yield value.name
 
 
 def _strings(manifest: pb.Manifest) -> Iterable[str]:
@@ -148,9 +152,9 @@ def _check_places(manifest: pb.Manifest, raw: Buffer, size: int) -> None:
     """File size and offsets MUST be what the sizes make them (spec/container.md §3)."""
     entries = manifest.payloads
     for index, entry in enumerate(entries):
-        if entry.ByteSize() != _ENTRY_SIZE:
+        if entry.ByteSize() != _ENTRY_SIZE or not all(map(entry.HasField, _ENTRY_FIELDS)):
             raise MalformedManifestError(
-                f"payload entry {index}", expected=f"{_ENTRY_SIZE} bytes", found=entry.ByteSize()
+                f"payload entry {index}", expected=f"its five fields, {_ENTRY_SIZE} bytes", found=entry.ByteSize()
             )
     sizes = [entry.stored_size for entry in entries]
     placed = framing.frames(len(raw), sizes)
@@ -171,7 +175,7 @@ def _check_places(manifest: pb.Manifest, raw: Buffer, size: int) -> None:
 
 
 def _check_structure(manifest: pb.Manifest, limits: Limits) -> None:
-    used = bytearray(len(manifest.payloads))
+    payloads = PayloadEntries(manifest.payloads)
     previous = b""
     for tensor in manifest.tensors:
         try:
@@ -181,21 +185,20 @@ def _check_structure(manifest: pb.Manifest, limits: Limits) -> None:
             if previous and name <= previous:
                 raise MalformedManifestError("tensors are not in ascending order of their names", found=tensor.name)
             previous = name
-            _check_tensor(tensor, manifest, used, limits)
+            _check_tensor(tensor, payloads, limits)
         except MobileModelError as error:
             raise error.within(tensor=tensor.name) from None
-    for name, reference, limit in (
-        ("graph", manifest.HasField("graph") and manifest.graph, limits.graph),
-        ("labels", manifest.HasField("labels") and manifest.labels, limits.labels),
-        ("report", manifest.HasField("report") and manifest.report, limits.report),
-    ):
-        if reference is not False:
-            _check_reference(manifest, used, int(reference), name, limit)
+    if manifest.HasField("graph"):
+        payloads.take(manifest.graph, "graph", limits.graph)
+    if manifest.HasField("labels"):
+        payloads.take(manifest.labels, "labels", limits.labels)
+    if manifest.HasField("report"):
+        payloads.take(manifest.report, "report", limits.report)
     _check_values(manifest)
-    _check_preprocessing(manifest, used, limits)
+    _check_preprocessing(manifest, payloads, limits)
     # A tensor of a later version may use payloads in ways that this reader cannot see.
-    if not any(is_foreign(tensor) for tensor in manifest.tensors) and not all(used):
-        raise MalformedManifestError(f"payload {used.index(0)} is used by nothing")
+    if not any(is_foreign(tensor) for tensor in manifest.tensors) and not payloads.used.all():
+        raise MalformedManifestError(f"payload {int(payloads.used.argmin())} is used by nothing")
 
 
 def is_foreign(tensor: pb.Tensor) -> bool:
@@ -204,98 +207,37 @@ def is_foreign(tensor: pb.Tensor) -> bool:
     return unknown or tensor.WhichOneof("encoding") is None or not dtypes.is_known(tensor.dtype)
 
 
-def _check_tensor(tensor: pb.Tensor, manifest: pb.Manifest, used: bytearray, limits: Limits) -> None:
+def _check_tensor(tensor: pb.Tensor, payloads: PayloadEntries, limits: Limits) -> None:
     if is_foreign(tensor):
         return
-    try:
-        plan = layout.tensor_layout(tensor, limits)
-    except UnsupportedEncodingError:
-        return
-    for use in plan.uses:
-        entry = _entry(manifest, used, use.payload)
-        if entry.codec not in KNOWN_CODECS:
-            continue
-        if entry.codec not in (MATRIX_CODECS if use.matrix else BYTES_CODECS):
-            raise MalformedManifestError(f"payload {use.payload} has a codec that its use forbids", found=entry.codec)
-        if use.raw_size is not None and entry.raw_size != use.raw_size:
-            raise MalformedManifestError(
-                f"raw_size of payload {use.payload}", expected=use.raw_size, found=entry.raw_size
-            )
-        if entry.raw_size > limits.block:
-            raise LimitExceededError(
-                f"payload {use.payload}", expected=f"at most {limits.block} bytes", found=entry.raw_size
-            )
-        check_ratio(entry, use.payload)
-    if plan.codes is not None and plan.codes.split:
-        _check_split(plan.codes, manifest)
+    plan = layout.tensor_layout(tensor, limits)
+    for run in plan.runs:
+        payloads.take_run(run, limits)
     for piece in plan.slices:
-        entry = _entry(manifest, used, piece.payload)
-        if piece.offset + piece.size > entry.raw_size:
-            raise MalformedManifestError(f"a slice runs past payload {piece.payload}", expected=entry.raw_size,
+        raw_size = payloads.take(piece.payload, "a slice", limits.table)
+        if piece.offset + piece.size > raw_size:
+            raise MalformedManifestError(f"a slice runs past payload {piece.payload}", expected=raw_size,
                                          found=piece.offset + piece.size)  # fmt: skip
-        alone = piece.offset == 0 and piece.size == entry.raw_size
-        limit = limits.table if alone else limits.pool
-        if entry.raw_size > limit:
+        if piece.size != raw_size and raw_size > limits.pool:
             raise LimitExceededError(
-                f"payload {piece.payload}", expected=f"at most {limit} bytes", found=entry.raw_size
+                f"pool payload {piece.payload}", expected=f"at most {limits.pool} bytes", found=raw_size
             )
-        if entry.codec in KNOWN_CODECS and entry.codec not in BYTES_CODECS:
-            raise MalformedManifestError(f"payload {piece.payload} has a codec that its use forbids", found=entry.codec)
-        check_ratio(entry, piece.payload)
-
-
-def _check_split(codes: layout.CodesLayout, manifest: pb.Manifest) -> None:
-    """The other codes of a split block are at most as many as the block has codes."""
-    for block in range(codes.blocks):
-        index = codes.first_payload + 2 * block + 1
-        most = codes.others_shape(codes.block_rows(block) * codes.codes_per_row).raw_size
-        if manifest.payloads[index].raw_size > most:
-            raise MalformedManifestError(f"raw_size of payload {index}", expected=f"at most {most}",
-                                         found=manifest.payloads[index].raw_size)  # fmt: skip
-
-
-def check_ratio(entry: pb.Payload, index: int) -> None:
-    """Refuse a raw size that the codec cannot reach from the stored size (spec/codecs.md §2)."""
-    if entry.codec == pb.CODEC_STORED and entry.raw_size != entry.stored_size:
-        raise MalformedManifestError(
-            f"sizes of stored payload {index}", expected=entry.stored_size, found=entry.raw_size
-        )
-    if entry.codec in (pb.CODEC_ZLIB, pb.CODEC_PNG) and entry.raw_size > 1032 * entry.stored_size + 1024:
-        raise MalformedManifestError(
-            f"raw_size of payload {index} is more than deflate can reach", found=entry.raw_size
-        )
-
-
-def _entry(manifest: pb.Manifest, used: bytearray, index: int) -> pb.Payload:
-    if index >= len(used):
-        raise MalformedManifestError("a payload index is out of range", expected=f"below {len(used)}", found=index)
-    used[index] = 1
-    return manifest.payloads[index]
-
-
-def _check_reference(manifest: pb.Manifest, used: bytearray, index: int, name: str, limit: int) -> None:
-    entry = _entry(manifest, used, index)
-    if entry.raw_size > limit:
-        raise LimitExceededError(name, expected=f"at most {limit} bytes", found=entry.raw_size)
-    if entry.codec in KNOWN_CODECS and entry.codec not in BYTES_CODECS:
-        raise MalformedManifestError(f"{name} has a codec that its use forbids", found=entry.codec)
-    check_ratio(entry, index)
 
 
 def _check_values(manifest: pb.Manifest) -> None:
     for source in manifest.sources:
         if source.sha256 and len(source.sha256) != 32:
             raise MalformedManifestError("sha256 of a source", expected="32 bytes", found=len(source.sha256))
-        for path in (PurePosixPath(source.file_name), PureWindowsPath(source.file_name)):
-            if source.file_name and path.name != source.file_name:
-                raise MalformedManifestError("file_name of a source has a folder", found=escape(source.file_name))
+        name = source.file_name
+        if name in (".", "..") or name[1:2] == ":" or not {"/", "\\", "\0"}.isdisjoint(name):
+            raise MalformedManifestError("file_name of a source has a folder", found=escape(name))
     for values in (manifest.inputs, manifest.outputs):
         names = [value.name for value in values]
         if "" in names or len(set(names)) != len(names):
             raise MalformedManifestError("names of inputs or outputs are empty or repeated")
 
 
-def _check_preprocessing(manifest: pb.Manifest, used: bytearray, limits: Limits) -> None:
+def _check_preprocessing(manifest: pb.Manifest, payloads: PayloadEntries, limits: Limits) -> None:
     inputs = {value.name for value in manifest.inputs}
     seen: set[str] = set()
     for step in manifest.preprocessing:
@@ -308,13 +250,19 @@ def _check_preprocessing(manifest: pb.Manifest, used: bytearray, limits: Limits)
             raise MalformedManifestError("a resize has no mode or no size")
         if step.resize.mode == pb.Resize.MODE_SHORT and step.resize.height != step.resize.width:
             raise MalformedManifestError("a resize of the shorter side has two sizes")
+        _check_picture_sides(step, limits)
+        channels = 1 if step.colour_order == pb.COLOUR_ORDER_GREY else 3
+        for what, values in (("mean", step.mean), ("scale", step.scale)):
+            if len(values) not in (0, 1, channels) or not all(map(math.isfinite, values)):
+                raise MalformedManifestError(
+                    f"{what} of a preprocessing", expected=f"0, 1 or {channels} finite values", found=list(values)[:4]
+                )
         if step.HasField("mean_picture"):
             if step.mean:
                 raise MalformedManifestError("mean and mean_picture")
             picture = step.mean_picture
-            _check_reference(manifest, used, picture.payload, "mean picture", limits.mean)
             channels = 1 if step.colour_order == pb.COLOUR_ORDER_GREY else 3
             size = 4 * picture.height * picture.width * channels
-            if manifest.payloads[picture.payload].raw_size != size or size == 0:
-                raise MalformedManifestError("size of the mean picture", expected=size,
-                                             found=manifest.payloads[picture.payload].raw_size)  # fmt: skip
+            if size == 0:
+                raise MalformedManifestError("the mean picture has no size")
+            payloads.take(picture.payload, "mean picture", limits.mean, exact=size)

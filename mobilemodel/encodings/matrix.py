@@ -53,11 +53,20 @@ def read_blocks(source: PayloadSource, layout: CodesLayout) -> Iterator[tuple[in
 
 
 def read_codes(source: PayloadSource, layout: CodesLayout) -> Codes:
-    """Decode all codes as one rows x codes_per_row matrix, uint8, or uint16 where codes may exceed 255."""
-    codes = np.empty((layout.rows, layout.codes_per_row), np.uint8 if layout.index_range <= 256 else np.uint16)
+    """Decode all codes as one rows x codes_per_row matrix of ``code_type``."""
+    codes = np.empty((layout.rows, layout.codes_per_row), code_type(layout.index_range))
     for first_row, block in read_blocks(source, layout):
         codes[first_row : first_row + len(block)] = block
     return codes
+
+
+def code_type(index_range: int) -> np.dtype[Any]:
+    """The smallest unsigned type of codes below ``index_range``.
+
+    >>> code_type(256), code_type(257), code_type((1 << 16) + 1)
+    (dtype('uint8'), dtype('uint16'), dtype('uint32'))
+    """
+    return np.min_scalar_type(index_range - 1)
 
 
 def _read_plain(source: PayloadSource, layout: CodesLayout, block: int) -> Codes:
@@ -77,7 +86,7 @@ def _read_split(source: PayloadSource, layout: CodesLayout, block: int) -> Codes
             f"raw_size of payload {payload + 1} disagrees with the plane", expected=shape.raw_size,
             found=source.entry(payload + 1).raw_size,
         )  # fmt: skip
-    codes = np.full((rows, columns), layout.background, np.uint8 if layout.index_range <= 256 else np.uint16)
+    codes = np.full((rows, columns), layout.background, code_type(layout.index_range))
     if count:
         others = packing.unpack(read_matrix(source, payload + 1, shape), 1, count, layout.depth)[0].astype(codes.dtype)
         others += others >= layout.background

@@ -253,7 +253,13 @@ def _dense_minima(head: _Floats, tail: _Floats, ends: _Floats) -> tuple[_Floats,
     return matrix[np.arange(where.size), where], where
 
 
-def _ragged_minima(head: _Floats, tail: _Floats, ends: _Floats, first: _Ints, last: _Ints) -> tuple[_Floats, _Ints]:
+def _ragged_minima(
+    head: _Floats,
+    tail: _Floats,
+    ends: _Floats,
+    first: _Ints,
+    last: _Ints,
+) -> tuple[_Floats, _Ints]:
     """`_row_minima` where row r is known to have its minimum in columns first[r]..last[r]."""
     lengths = last - first + 1
     begins = np.cumsum(lengths) - lengths

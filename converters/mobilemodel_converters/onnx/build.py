@@ -1,0 +1,155 @@
+"""Writing graphs: a bundle's graph with its weights outside, and a plain ONNX model with them back inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from mobilemodel import dtypes
+from mobilemodel.errors import LimitExceededError, MalformedContentError, escape
+from mobilemodel.layout import elements_of
+from mobilemodel.limits import FORMAT_LIMITS
+from mobilemodel_converters.onnx import structure
+
+if TYPE_CHECKING:
+    import onnx
+
+    from mobilemodel_converters.onnx.importer import OnnxSource
+
+LOCATION = "mobilemodel"
+"""the location that an external initializer of a bundle's graph names"""
+_EXTERNAL = 1
+
+
+def external_reference(name: str, dtype: int, dims: Iterable[int]) -> onnx.TensorProto:
+    """An initializer whose value is the bundle's tensor of the same name (spec/graph.md §3)."""
+    import onnx
+
+    proto = onnx.TensorProto(name=name, data_type=dtype, dims=list(dims), data_location=_EXTERNAL)
+    length = dtypes.raw_size(dtype, elements_of(proto.dims))
+    for key, value in (("location", LOCATION), ("offset", "0"), ("length", str(length))):
+        proto.external_data.add(key=key, value=value)
+    return proto
+
+
+def strip_private(model: onnx.ModelProto) -> int:
+    """Take doc strings and metadata off nodes, values and tensors: exporters put folders and stack traces there.
+
+    The model's own doc string and metadata stay. Returns how many were taken.
+    """
+    count = 0
+    nodes = [node for function in model.functions for node in function.node]
+    for graph in structure.all_graphs(model.graph):
+        nodes += graph.node
+        count += sum(_strip(item) for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info))
+        count += _strip(graph)
+    return count + sum(_strip(node) for node in nodes) + sum(_strip(function) for function in model.functions)
+
+
+def _strip(item: onnx.NodeProto | onnx.TensorProto | onnx.ValueInfoProto | onnx.GraphProto | onnx.FunctionProto) -> int:
+    had = bool(item.doc_string or item.metadata_props)
+    item.ClearField("doc_string")
+    item.ClearField("metadata_props")
+    return int(had)
+
+
+def build_graph(source: OnnxSource, external: frozenset[str], hoisted: frozenset[str]) -> bytes:
+    """Serialise the model: initializers in ``external`` refer to the bundle, constants in ``hoisted`` have become
+    such initializers, and every other value is inside.
+
+    Raises LimitExceededError when what stays inside is larger than a graph may be.
+    """
+    import onnx
+
+    model = onnx.ModelProto()
+    model.CopyFrom(source.file.model)
+    added: dict[str, onnx.TensorProto] = {}
+    inside = 0
+    for graph in structure.all_graphs(model.graph):
+        main = graph is model.graph
+        for index in reversed(range(len(graph.initializer))):
+            proto = graph.initializer[index]
+            if not main and proto.name in hoisted:
+                added[proto.name] = external_reference(proto.name, proto.data_type, proto.dims)
+                del graph.initializer[index]
+            elif main and proto.name in external:
+                proto.CopyFrom(external_reference(proto.name, proto.data_type, proto.dims))
+        for index in reversed(range(len(graph.node))):
+            node = graph.node[index]
+            if node.op_type == "Constant" and node.output and node.output[0] in hoisted:
+                value = next(a.t for a in node.attribute if a.name == "value")
+                added[node.output[0]] = external_reference(node.output[0], value.data_type, value.dims)
+                del graph.node[index]
+    model.graph.initializer.extend(added[name] for name in sorted(added))
+    from mobilemodel_converters.onnx.importer import all_tensors
+
+    for proto in all_tensors(model):
+        if proto.data_location == _EXTERNAL and not is_reference(proto):
+            inside += dtypes.raw_size(proto.data_type, elements_of(proto.dims))
+            if inside > FORMAT_LIMITS.graph:
+                raise LimitExceededError("values that stay in the graph", expected=f"at most {FORMAT_LIMITS.graph} bytes")
+            _embed(proto, source.read(proto))
+    return _serialise(model)
+
+
+def is_reference(proto: onnx.TensorProto) -> bool:
+    """Whether a tensor of a bundle's graph stands for a tensor of the bundle."""
+    return proto.data_location == _EXTERNAL and any(
+        entry.key == "location" and entry.value == LOCATION for entry in proto.external_data
+    )
+
+
+def _embed(proto: onnx.TensorProto, raw: bytes | bytearray | memoryview) -> None:
+    proto.ClearField("external_data")
+    proto.ClearField("data_location")
+    proto.raw_data = bytes(raw)
+
+
+def _serialise(model: onnx.ModelProto) -> bytes:
+    size = model.ByteSize()
+    if size > FORMAT_LIMITS.graph:
+        raise LimitExceededError("the graph", expected=f"at most {FORMAT_LIMITS.graph} bytes", found=size)
+    return model.SerializeToString(deterministic=True)
+
+
+def references(graph: bytes) -> list[onnx.TensorProto]:
+    """The initializers of a bundle's graph that stand for tensors of the bundle.
+
+    Raises MalformedContentError for bytes that are no model, and for external data elsewhere.
+    """
+    model = parse_graph(graph)
+    return [proto for proto in model.graph.initializer if is_reference(proto)]
+
+
+def parse_graph(graph: bytes) -> onnx.ModelProto:
+    """Parse a bundle's graph and check that nothing in it is outside but by reference to the bundle."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.ModelProto.FromString(graph)
+    except DecodeError:
+        raise MalformedContentError("the graph is no ONNX model") from None
+    from mobilemodel_converters.onnx.importer import all_tensors
+
+    structure.check_model(model)
+    main = {proto.name for proto in model.graph.initializer if is_reference(proto)}
+    for proto in all_tensors(model):
+        if proto.data_location == _EXTERNAL and not (is_reference(proto) and proto.name in main):
+            raise MalformedContentError("the graph refers to data outside of the bundle", found=escape(proto.name))
+    return model
+
+
+def restore(graph: bytes, read: Callable[[str], bytes | bytearray | memoryview]) -> onnx.ModelProto:
+    """The graph as a plain model: ``read`` gives the ``raw_data`` of each tensor that it refers to.
+
+    Raises MalformedContentError for a reference whose size is another than the tensor's.
+    """
+    model = parse_graph(graph)
+    for proto in model.graph.initializer:
+        if is_reference(proto):
+            raw = read(proto.name)
+            if len(raw) != dtypes.raw_size(proto.data_type, elements_of(proto.dims)):
+                raise MalformedContentError("the graph and the bundle disagree on a tensor's size", tensor=proto.name)
+            _embed(proto, raw)
+    return model

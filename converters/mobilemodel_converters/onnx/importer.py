@@ -1,0 +1,222 @@
+"""ONNX file -> Model: which tensors leave the graph, as what, and which stay inside and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobilemodel import dtypes
+from mobilemodel.errors import MalformedSourceError, MobileModelError, escape
+from mobilemodel.layout import elements_of
+from mobilemodel.limits import FORMAT_LIMITS
+from mobilemodel.model import InlineTensor, Model, Role, SourceFile, SourceTensor
+from mobilemodel.v1 import bundle_pb2 as pb
+from mobilemodel_converters.onnx import build, roles, structure, tensors, uses
+from mobilemodel_converters.onnx.file import ModelFile, file_sha256, open_model
+
+if TYPE_CHECKING:
+    import onnx
+
+EXTERNAL_DTYPES = frozenset((1, 2, 3, 10, 11, 16, 17, 18, 19, 20))
+"""float16/32/64, bfloat16, float8*, int8, uint8: what ONNX Runtime takes from outside (spec/graph.md §2)"""
+_WORTH_NAMING = 1024
+"""bytes from which a constant inside the graph is named in the report"""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tensor somewhere in the model that may leave its graph."""
+
+    proto: onnx.TensorProto
+    name: str
+    hoisted: bool
+    obstacle: str = ""
+    """why it can't leave, whatever its uses"""
+
+
+@dataclass
+class OnnxSource:
+    """The open files of one model and its graph without large values."""
+
+    file: ModelFile
+    external: tensors.ExternalFiles
+
+    def read(self, proto: onnx.TensorProto) -> bytes:
+        """A tensor's value, checked when the model was loaded."""
+        return tensors.read_value(proto, self.file, self.external)
+
+    def close(self) -> None:
+        """Close all files."""
+        self.file.close()
+        self.external.close()
+
+
+def load_model(path: Path) -> Model:
+    """Read an ONNX model (see ``OnnxConverter.load``)."""
+    source = OnnxSource(open_model(path), tensors.ExternalFiles(path.parent))
+    try:
+        return _load(source)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _load(source: OnnxSource) -> Model:
+    model = source.file.model
+    structure.check_model(model)
+    for proto in all_tensors(model):
+        try:
+            tensors.check_value(proto, source.file, source.external)
+        except MobileModelError as error:
+            raise error.within(tensor=proto.name) from None
+    stripped = build.strip_private(model)
+    found, inline = _split(source, model)
+    return Model(
+        build_graph=partial(build.build_graph, source, frozenset(t.name for t in found if not t.hoisted)),
+        tensors=tuple(found),
+        inline=tuple(inline),
+        inputs=tuple(_value_info(v) for v in _free_inputs(model.graph)),
+        outputs=tuple(_value_info(v) for v in model.graph.output),
+        sources=_sources(source),
+        notes=(f"doc strings and node metadata were left out ({stripped} of them)",) if stripped else (),
+        close=source.close,
+    )
+
+
+def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every dense TensorProto of a model: initializers and attributes, also in subgraphs and functions."""
+    for graph in structure.all_graphs(model.graph):
+        yield from graph.initializer
+    nodes = list(structure.all_nodes(model.graph))
+    for function in model.functions:
+        for node in function.node:
+            nodes.append(node)
+            for inner in structure.subgraphs(node):
+                for graph in structure.all_graphs(inner):
+                    yield from graph.initializer
+                nodes += structure.all_nodes(inner)
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """The tensor of a Constant node; None for other nodes and other kinds of constants."""
+    if node.op_type != "Constant" or structure.domain(node.domain) or len(node.output) != 1:
+        return None
+    return next((a.t for a in node.attribute if a.name == "value" and a.HasField("t")), None)
+
+
+def _candidates(model: onnx.ModelProto) -> Iterator[Candidate]:
+    counts = structure.definitions(model.graph)
+    hoist_obstacle = "" if model.ir_version >= 4 else "ir_version below 4 makes every initializer an input"
+    for graph in structure.all_graphs(model.graph):
+        main = graph is model.graph
+        for proto in graph.initializer:
+            obstacle = "" if counts[proto.name] == 1 else "its name is defined more than once"
+            yield Candidate(proto, proto.name, not main, obstacle or ("" if main else hoist_obstacle))
+        for node in graph.node:
+            value = constant_value(node)
+            if value is not None:
+                name = node.output[0]
+                obstacle = hoist_obstacle if counts[name] == 1 else "its name is defined more than once"
+                yield Candidate(value, name, True, obstacle)
+
+
+def _split(source: OnnxSource, model: onnx.ModelProto) -> tuple[list[SourceTensor], list[InlineTensor]]:
+    index = uses.index_uses(model)
+    made_by = roles.producers(model.graph)
+    found: list[tuple[int, SourceTensor]] = []
+    inline: list[InlineTensor] = []
+    for candidate in _candidates(model):
+        proto, dims = candidate.proto, tuple(candidate.proto.dims)
+        reached = uses.final_uses(index, candidate.name)
+        weight = roles.classify(reached or [], dims, index, made_by)
+        reason = candidate.obstacle or _format_obstacle(candidate.name, proto) or uses.may_leave(reached)
+        size = tensors.raw_bytes(proto) or sum(map(len, proto.string_data))
+        if candidate.hoisted and reason is None and weight.role is Role.OTHER:
+            reason = "a constant that is no weight"
+        if reason is None:
+            tensor = SourceTensor(
+                candidate.name, proto.data_type, dims, partial(source.read, proto), weight.role, weight.operator,
+                weight.order, hoisted=candidate.hoisted,
+            )  # fmt: skip
+            found.append((weight.place, tensor))
+        elif not candidate.hoisted or weight.role is not Role.OTHER or size >= _WORTH_NAMING:
+            inline.append(InlineTensor(candidate.name, proto.data_type, dims, size, reason))
+    inline += _other_inline(model)
+    return _ranked(found), inline
+
+
+def _format_obstacle(name: str, proto: onnx.TensorProto) -> str | None:
+    if proto.data_type not in EXTERNAL_DTYPES:
+        return f"{dtypes.name(proto.data_type) if proto.data_type != 8 else 'string'} values stay in the graph"
+    if not 1 <= len(name.encode()) <= FORMAT_LIMITS.name or "\0" in name:
+        return "its name does not fit the format"
+    if len(proto.dims) > FORMAT_LIMITS.rank or elements_of([d for d in proto.dims if d]) > FORMAT_LIMITS.elements:
+        return "its dims do not fit the format"
+    return None
+
+
+def _other_inline(model: onnx.ModelProto) -> Iterator[InlineTensor]:
+    for graph in structure.all_graphs(model.graph):
+        for sparse in graph.sparse_initializer:
+            size = tensors.raw_bytes(sparse.values) + tensors.raw_bytes(sparse.indices)
+            dims = tuple(sparse.dims)
+            yield InlineTensor(sparse.values.name, sparse.values.data_type, dims, size, "a sparse initializer stays as it is")
+    for function in model.functions:
+        for node in function.node:
+            value = constant_value(node)
+            if value is not None and tensors.raw_bytes(value) >= _WORTH_NAMING:
+                name = f"{function.name}/{node.output[0]}"
+                size = tensors.raw_bytes(value)
+                yield InlineTensor(name, value.data_type, tuple(value.dims), size, "a constant within a model function")
+
+
+def _ranked(found: list[tuple[int, SourceTensor]]) -> list[SourceTensor]:
+    """Number the weights of each role in the order of the graph."""
+    ranks: Counter[Role] = Counter()
+    out = []
+    for _, tensor in sorted(found, key=lambda item: item[0]):
+        out.append(replace(tensor, rank_in_role=ranks[tensor.role]))
+        ranks[tensor.role] += 1
+    return out
+
+
+def _free_inputs(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    initialized = {tensor.name for tensor in graph.initializer}
+    initialized |= {sparse.values.name for sparse in graph.sparse_initializer}
+    for value in graph.input:
+        if value.name not in initialized:
+            yield value
+
+
+def _value_info(value: onnx.ValueInfoProto) -> pb.ValueInfo:
+    if not 1 <= len(value.name.encode()) <= FORMAT_LIMITS.name:
+        raise MalformedSourceError("the name of an input or output does not fit the format", found=escape(value.name))
+    out = pb.ValueInfo(name=value.name)
+    if value.type.WhichOneof("value") != "tensor_type":
+        return out
+    out.dtype = value.type.tensor_type.elem_type
+    if value.type.tensor_type.HasField("shape"):
+        out.shape.SetInParent()
+        for dim in value.type.tensor_type.shape.dim:
+            entry = out.shape.dimensions.add()
+            if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0:
+                entry.size = dim.dim_value
+            elif dim.WhichOneof("value") == "dim_param":
+                entry.symbol = dim.dim_param
+    return out
+
+
+def _sources(source: OnnxSource) -> tuple[SourceFile, ...]:
+    files = [SourceFile("onnx", source.file.path.name, file_sha256(source.file.descriptor))]
+    for location, descriptor in sorted(source.external.descriptors.items()):
+        files.append(SourceFile("onnx external data", Path(location).name, file_sha256(descriptor)))
+    return tuple(files)

@@ -1,0 +1,139 @@
+"""The graphs of a model: walking them, and checking that every name is defined once and before its use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mobilemodel.errors import MalformedSourceError, escape
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs in a node's attributes: bodies of If, Loop, Scan and the like."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and all graphs within it, in the order of their nodes."""
+    yield graph
+    for node in graph.node:
+        for inner in subgraphs(node):
+            yield from all_graphs(inner)
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes of a graph and of the graphs within it, in order."""
+    for node in graph.node:
+        yield node
+        for inner in subgraphs(node):
+            yield from all_nodes(inner)
+
+
+def domain(name: str) -> str:
+    """A node's domain in its short form: ``ai.onnx`` is the empty one."""
+    return "" if name == "ai.onnx" else name
+
+
+def definitions(graph: onnx.GraphProto) -> Counter[str]:
+    """How often each name is defined in a graph and the graphs within it; an initializer that is an input counts once."""
+    counts: Counter[str] = Counter()
+    for inner in all_graphs(graph):
+        names = [tensor.name for tensor in inner.initializer]
+        names += [sparse.values.name for sparse in inner.sparse_initializer]
+        own = set(names)
+        names += [value.name for value in inner.input if value.name not in own]
+        names += [output for node in inner.node for output in node.output if output]
+        counts.update(names)
+    return counts
+
+
+def captured(graph: onnx.GraphProto) -> set[str]:
+    """Names that a subgraph takes from the graphs around it."""
+    known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    known |= {sparse.values.name for sparse in graph.sparse_initializer}
+    known |= {output for node in graph.node for output in node.output}
+    wanted = {value.name for value in graph.output}
+    for node in graph.node:
+        wanted.update(node.input)
+        for inner in subgraphs(node):
+            wanted |= captured(inner)
+    return wanted - known - {""}
+
+
+def check_model(model: onnx.ModelProto) -> None:
+    """Check that the model has a graph whose names are defined exactly once in their scope, without cycles.
+
+    Operators and types are not judged: any operator of any domain may be right for its runtime.
+
+    Raises MalformedSourceError naming the node and the value.
+    """
+    if not model.HasField("graph"):
+        raise MalformedSourceError("the model has no graph")
+    if not model.graph.node and not model.graph.output:
+        raise MalformedSourceError("the graph is empty", advice="Is this an ONNX model?")
+    _check_graph(model.graph, frozenset())
+    for function in model.functions:
+        _check_order(list(function.node), set(function.input), set(function.output), frozenset())
+
+
+def _check_graph(graph: onnx.GraphProto, outer: frozenset[str]) -> None:
+    initializers = [tensor.name for tensor in graph.initializer]
+    initializers += [sparse.values.name for sparse in graph.sparse_initializer]
+    twice = [name for name, count in Counter(initializers).items() if count > 1]
+    if twice:
+        raise MalformedSourceError("two initializers have the same name", found=escape(twice[0]))
+    known = {value.name for value in graph.input} | set(initializers)
+    _check_order(list(graph.node), known, {value.name for value in graph.output}, outer)
+
+
+def _check_order(nodes: list[onnx.NodeProto], known: set[str], outputs: set[str], outer: frozenset[str]) -> None:
+    produced: dict[str, int] = {}
+    for index, node in enumerate(nodes):
+        for output in node.output:
+            if output and (output in produced or output in known):
+                raise MalformedSourceError(f"two definitions of a value, one by {_title(node)}", found=escape(output))
+            if output:
+                produced[output] = index
+    visible = known | produced.keys() | outer | {""}
+    wanted = [set(node.input).union(*(captured(inner) for inner in subgraphs(node))) for node in nodes]
+    for node, names in zip(nodes, wanted, strict=True):
+        for name in sorted(names - visible):
+            raise MalformedSourceError(f"{_title(node)} uses a value that nothing defines", found=escape(name))
+    for name in sorted(outputs - visible):
+        raise MalformedSourceError("an output of the graph is defined by nothing", found=escape(name))
+    _check_acyclic(nodes, wanted, produced)
+    inside = outer | frozenset(known) | frozenset(produced)
+    for node in nodes:
+        for inner in subgraphs(node):
+            _check_graph(inner, inside)
+
+
+def _check_acyclic(nodes: list[onnx.NodeProto], wanted: list[set[str]], produced: dict[str, int]) -> None:
+    waiting = [{produced[name] for name in names if name in produced} for names in wanted]
+    followers: list[list[int]] = [[] for _ in nodes]
+    for index, needs in enumerate(waiting):
+        for need in needs:
+            followers[need].append(index)
+    ready = [index for index, needs in enumerate(waiting) if not needs]
+    done = 0
+    while ready:
+        index = ready.pop()
+        done += 1
+        for follower in followers[index]:
+            waiting[follower].discard(index)
+            if not waiting[follower]:
+                ready.append(follower)
+    if done < len(nodes):
+        stuck = next(node for node, needs in zip(nodes, waiting, strict=True) if needs)
+        raise MalformedSourceError("the graph has a cycle", found=_title(stuck))
+
+
+def _title(node: onnx.NodeProto) -> str:
+    return f"node '{escape(node.name or (node.output[0] if node.output else '?'))}' ({escape(node.op_type)})"
