@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from mobilemodel import dtypes, layout
 from mobilemodel.container import Container, open_bytes, open_file, parse_message
-from mobilemodel.container.validate import KNOWN_CODECS, KNOWN_FEATURES, is_foreign
+from mobilemodel.container.entries import KNOWN_CODECS
+from mobilemodel.container.validate import KNOWN_FEATURES, is_foreign
 from mobilemodel.encodings import matrix, payloads
 from mobilemodel.encodings import tensor as tensors
 from mobilemodel.errors import (

@@ -5,6 +5,7 @@ Source: ONNX IR, TensorProto.DataType; spec/tensors.md §2.
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import Any
 
@@ -107,13 +108,14 @@ def numpy_dtype(dtype: int) -> np.dtype[Any]:
         return np.dtype(_NATIVE[known])
     import ml_dtypes
 
-    return np.dtype(getattr(ml_dtypes, _EXTENDED[known]))
+    extended: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _EXTENDED[known]))
+    return extended
 
 
-def from_raw(raw: bytes | memoryview, dtype: int, dims: tuple[int, ...]) -> np.ndarray[Any, np.dtype[Any]]:
+def from_raw(raw: bytes | bytearray | memoryview, dtype: int, dims: tuple[int, ...]) -> np.ndarray[Any, np.dtype[Any]]:
     """View ONNX ``raw_data`` as an array of ``dims``; sub-byte elements are unpacked into one byte each."""
     width = bits(dtype)
-    elements = int(np.prod(dims, dtype=np.int64))
+    elements = math.prod(dims)
     if width >= 8:
         return np.frombuffer(raw, numpy_dtype(dtype)).reshape(dims)
     packed = np.frombuffer(raw, np.uint8)

@@ -169,8 +169,6 @@ def codes_layout(codes: pb.Codes, dims: Sequence[int], limits: Limits = FORMAT_L
     view = tuple(codes.view) or tuple(dims)
     if len(view) > limits.rank:
         raise LimitExceededError("view has too many axes", expected=f"at most {limits.rank}", found=len(view))
-    if elements_of([axis for axis in view if axis]) > limits.elements:
-        raise LimitExceededError("elements of the view", expected=f"at most {limits.elements}")
     # An empty tensor's view may name any other sizes beside its 0; bounded, they still fit every index type.
     if elements_of([size for size in view if size]) > limits.elements:
         raise LimitExceededError("elements of the view", expected=f"at most {limits.elements}")

@@ -187,6 +187,7 @@ def check_grammar(data: Buffer, start: int, end: int, descriptor: Descriptor, ne
             _check_packed(data, field, rule, where)
         elif rule.message and rule.wire_type == BYTES:
             child = descriptor.fields_by_number[field.number].message_type
+            assert child is not None
             check_grammar(data, field.start, field.end, child, nesting - 1)
         elif rule.text:
             _check_text(data, field, where)

@@ -36,7 +36,9 @@ class Effort(Enum):
 
 def name(codec: int) -> str:
     """Lower-case name of a codec number: ``zstd``; ``codec 9`` for an unknown one."""
-    known = {pb.CODEC_STORED: "stored", pb.CODEC_ZLIB: "zlib", pb.CODEC_PNG: "png", pb.CODEC_ZSTD: "zstd"}
+    known: dict[int, str] = {
+        pb.CODEC_STORED: "stored", pb.CODEC_ZLIB: "zlib", pb.CODEC_PNG: "png", pb.CODEC_ZSTD: "zstd",
+    }  # fmt: skip
     return known.get(codec, f"codec {codec}")
 
 

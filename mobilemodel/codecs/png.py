@@ -24,7 +24,7 @@ def encode(raw: bytes | memoryview, shape: MatrixShape, thorough: bool) -> bytes
     rows = np.frombuffer(raw, np.uint8).reshape(shape.height, shape.row_bytes)
     filtered = np.zeros((shape.height, shape.row_bytes + 1), np.uint8)
     filtered[:, 1:] = rows
-    stream = zlib_codec.encode(memoryview(filtered).cast("B"), thorough, noise=True)
+    stream = zlib_codec.encode(filtered.data.cast("B"), thorough, noise=True)
     return SIGNATURE + _chunk(b"IHDR", _header(shape)) + _chunk(b"IDAT", stream) + _chunk(b"IEND", b"")
 
 
@@ -79,34 +79,35 @@ def unfilter(filtered: Rows) -> bytes:
         raise MalformedStreamError("PNG filter type", expected="0 to 4", found=int(kinds.max()))
     rows = filtered[:, 1:].copy()
     above = np.zeros(rows.shape[1], np.uint8)
-    for index, kind in enumerate(kinds):
-        row = rows[index]
+    for row, kind in zip(rows, kinds.tolist(), strict=True):
         if kind == 1:
             np.cumsum(row, dtype=np.uint8, out=row)
         elif kind == 2:
             row += above
         elif kind >= 3:
-            (_average if kind == 3 else _paeth)(row, above)
+            row[:] = (_average if kind == 3 else _paeth)(row.tolist(), above.tolist())
         above = row
     return rows.tobytes()
 
 
-def _average(row: Rows, above: Rows) -> None:
+def _average(row: list[int], above: list[int]) -> list[int]:
     left = 0
-    for i, up in enumerate(above.tolist()):
-        left = (int(row[i]) + (left + up) // 2) & 0xFF
-        row[i] = left
+    out = []
+    for value, up in zip(row, above, strict=True):
+        left = (value + (left + up) // 2) & 0xFF
+        out.append(left)
+    return out
 
 
-def _paeth(row: Rows, above: Rows) -> None:
+def _paeth(row: list[int], above: list[int]) -> list[int]:
     left = corner = 0
-    for i, up in enumerate(above.tolist()):
-        estimate = left + up - corner
-        to_left, to_up, to_corner = abs(estimate - left), abs(estimate - up), abs(estimate - corner)
+    out = []
+    for value, up in zip(row, above, strict=True):
+        to_left, to_up, to_corner = abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)
+        nearest = up if to_up <= to_corner else corner
         if to_left <= to_up and to_left <= to_corner:
             nearest = left
-        else:
-            nearest = up if to_up <= to_corner else corner
-        left = (int(row[i]) + nearest) & 0xFF
-        row[i] = left
+        left = (value + nearest) & 0xFF
+        out.append(left)
         corner = up
+    return out

@@ -11,6 +11,8 @@ from mobilemodel.errors import MalformedStreamError
 MAGIC = bytes.fromhex("28B52FFD")
 MAX_WINDOW = 16 << 20
 MIN_WINDOW = 1 << 10
+LARGEST_RATIO = (128 << 10) // 4
+"""a block holds at most 128 KiB and takes at least 4 bytes (RFC 8878 §3.1.1.2)"""
 
 
 @cache
@@ -44,14 +46,29 @@ def decode(data: bytes | memoryview, raw_size: int) -> bytes:
         raise MalformedStreamError("content size of the zstd frame", expected=raw_size, found=header.content_size)
     if header.dict_id:
         raise MalformedStreamError("the zstd frame needs a dictionary", found=header.dict_id)
-    if header.window_size > min(max(raw_size, MIN_WINDOW), MAX_WINDOW):
-        raise MalformedStreamError("window of the zstd frame", expected=f"at most {max(raw_size, MIN_WINDOW)} and {MAX_WINDOW}",
-                                   found=header.window_size)  # fmt: skip
+    window = min(max(raw_size, MIN_WINDOW), MAX_WINDOW)
+    if header.window_size > window:
+        raise MalformedStreamError("window of the zstd frame", expected=f"at most {window}", found=header.window_size)
+    # The library allocates the content size before it reads a block.
+    if raw_size > LARGEST_RATIO * len(data):
+        raise MalformedStreamError("zstd frame is too short for its content size", found=f"{len(data)} bytes")
     try:
-        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
-        raw = decompressor.decompress(data, max_output_size=raw_size, allow_extra_data=False)
+        raw = _decompress(data, raw_size)
     except zstandard.ZstdError as error:
         raise MalformedStreamError(f"zstd frame: {error}") from None
     if len(raw) != raw_size:
         raise MalformedStreamError("zstd frame has another raw size", expected=raw_size, found=len(raw))
     return raw
+
+
+def _decompress(data: bytes | memoryview, raw_size: int) -> bytes:
+    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+    if raw_size:
+        raw: bytes = decompressor.decompress(data, max_output_size=raw_size, allow_extra_data=False)
+        return raw
+    # The one-shot call returns nothing for a content size of 0 before it has read the frame.
+    stream = decompressor.decompressobj()
+    rest: bytes = stream.decompress(data)
+    if not stream.eof or stream.unused_data:
+        raise MalformedStreamError("an empty zstd frame does not end at the last byte")
+    return rest

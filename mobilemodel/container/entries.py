@@ -29,9 +29,9 @@ class PayloadEntries:
         stored = np.array([entry.stored_size for entry in entries], np.int64)
         self._raw = np.array([entry.raw_size for entry in entries], np.int64)
         codec = np.array([entry.codec for entry in entries], np.int64)
-        self._known = np.isin(codec, list(KNOWN_CODECS))
-        self._for_bytes = ~self._known | np.isin(codec, list(BYTES_CODECS))
-        self._for_matrices = ~self._known | np.isin(codec, list(MATRIX_CODECS))
+        unknown = ~np.isin(codec, list(KNOWN_CODECS))
+        self._for_bytes = unknown | np.isin(codec, list(BYTES_CODECS))
+        self._for_matrices = unknown | np.isin(codec, list(MATRIX_CODECS))
         # Deflate's longest match is 258 bytes in 2 bits: 1032 to 1 (spec/codecs.md §2).
         deflated = np.isin(codec, (pb.CODEC_ZLIB, pb.CODEC_PNG)) & (self._raw > 1032 * stored + 1024)
         self._unreachable = deflated | ((codec == pb.CODEC_STORED) & (self._raw != stored))
@@ -54,7 +54,7 @@ class PayloadEntries:
         return raw_size
 
     def take_run(self, run: PayloadRun, limits: Limits) -> None:
-        """Mark the payloads of a run; sizes of payloads of a later codec are left to readers that know it."""
+        """Mark the payloads of a run; their codecs and raw sizes MUST be what the run asks for. Errors as ``take``."""
         last = run.first + (run.count - 1) * run.step
         self._check_index(run.first)
         self._check_index(last)
@@ -62,13 +62,13 @@ class PayloadEntries:
         self.used[span] = True
         suited = self._for_matrices if run.matrix else self._for_bytes
         self._refuse(span, ~suited[span], "has a codec that its use forbids")
-        raw, known = self._raw[span], self._known[span]
+        raw = self._raw[span]
         asked = np.full(run.count, run.raw_size, np.int64)
         asked[-1] = run.last_raw_size
         wrong = raw != asked if run.exact else raw > asked
         size = f"{'' if run.exact else 'at most '}{run.raw_size}, in the last one {run.last_raw_size}"
-        self._refuse(span, known & wrong, "has a raw_size that its use forbids", size)
-        if int((raw * known).max()) > limits.block:
+        self._refuse(span, wrong, "has a raw_size that its use forbids", size)
+        if int(raw.max()) > limits.block:
             raise LimitExceededError("a block", expected=f"at most {limits.block} bytes", found=int(raw.max()))
         self._refuse(span, self._unreachable[span], "cannot have its raw_size from its stored_size")
 

@@ -6,6 +6,7 @@ import mmap
 import os
 import stat
 import zlib
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -20,12 +21,15 @@ from mobilemodel.errors import (
 from mobilemodel.limits import FORMAT_LIMITS, Limits
 from mobilemodel.v1 import bundle_pb2 as pb
 
+# Without O_NONBLOCK, opening a named pipe waits for its writer before it can be refused.
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+
 
 class Container:
     """A validated manifest and the bytes of its payloads.
 
-    ``stored(k)`` hands out payload k only after its frame and CRC-32 were checked, once. A container over a mapped
-    file closes it; views handed out earlier then raise BufferError at closing, so they are kept internal.
+    ``stored(k)`` hands out payload k only after its frame and CRC-32 were checked, once. Views that are still held
+    at closing stay valid: the file is then let go with the last of them.
     """
 
     def __init__(
@@ -48,12 +52,13 @@ class Container:
 
     def close(self) -> None:
         """Let go of the file; reading afterwards raises UsageError."""
-        if self._data is not None:
-            self._data.release()
-            self._data = None
-        if self._mapping is not None:
-            self._mapping.close()
-            self._mapping = None
+        data, self._data = self._data, None
+        mapping, self._mapping = self._mapping, None
+        with suppress(BufferError):
+            if data is not None:
+                data.release()
+            if mapping is not None:
+                mapping.close()
 
     @property
     def data(self) -> memoryview:
@@ -128,9 +133,9 @@ def open_file(path: str | os.PathLike[str] | int, limits: Limits = FORMAT_LIMITS
     """
     name = None if isinstance(path, int) else os.fspath(path)
     try:
-        descriptor = os.dup(path) if isinstance(path, int) else os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        raise UsageError(f"cannot open: {error.strerror}", file=name) from None
+        descriptor = os.dup(path) if isinstance(path, int) else os.open(path, _OPEN_FLAGS)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot open: {getattr(error, 'strerror', error)}", file=name) from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -144,12 +149,15 @@ def open_file(path: str | os.PathLike[str] | int, limits: Limits = FORMAT_LIMITS
         raise error.within(file=name) from None
     finally:
         os.close(descriptor)
+    data = memoryview(mapping)
     try:
-        return _open(memoryview(mapping), limits, mapping)
-    except MobileModelError as error:
-        # The traceback's frames still view the mapping; drop them so that it can be closed.
-        plain = error.with_traceback(None).within(file=name)
-    raise plain
+        return _open(data, limits, mapping)
+    except BaseException as error:
+        data.release()
+        mapping.close()
+        if isinstance(error, MobileModelError):
+            error.within(file=name)
+        raise
 
 
 def _open(data: memoryview, limits: Limits, mapping: mmap.mmap | None) -> Container:

@@ -261,8 +261,16 @@ def _check_preprocessing(manifest: pb.Manifest, payloads: PayloadEntries, limits
             if step.mean:
                 raise MalformedManifestError("mean and mean_picture")
             picture = step.mean_picture
-            channels = 1 if step.colour_order == pb.COLOUR_ORDER_GREY else 3
             size = 4 * picture.height * picture.width * channels
             if size == 0:
                 raise MalformedManifestError("the mean picture has no size")
             payloads.take(picture.payload, "mean picture", limits.mean, exact=size)
+
+
+def _check_picture_sides(step: pb.Preprocessing, limits: Limits) -> None:
+    picture, resize = step.mean_picture, step.resize
+    side = max(resize.height, resize.width, step.crop_height, step.crop_width, picture.height, picture.width)
+    if side > limits.picture_side:
+        raise LimitExceededError(
+            "a side of a picture", expected=f"at most {limits.picture_side} pixels", found=side
+        )

@@ -1,4 +1,4 @@
-"""Writing a bundle: payloads are spooled to an unnamed temporary file, then follow the manifest (spec/container.md §8)."""
+"""Writing a bundle: payloads wait in an unnamed temporary file, then follow the manifest (spec/container.md §8)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, BinaryIO
+from types import TracebackType
+from typing import IO, BinaryIO, Self
 
 from mobilemodel.container import framing
 from mobilemodel.errors import LimitExceededError, OutputError
@@ -35,11 +36,20 @@ class Spool:
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         try:
-            self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)
+            self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - `close` closes it
         except OSError as error:
-            raise OutputError(f"cannot make a temporary file: {error.strerror}", file=str(folder)) from None
+            place = None if folder is None else os.fspath(folder)
+            raise OutputError(f"cannot make a temporary file: {error.strerror}", file=place) from None
         self.payloads: list[SpooledPayload] = []
         self.stored_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def add(self, stored: bytes, codec: int, raw_size: int) -> int:
         """Append a payload; return its index.

@@ -42,7 +42,8 @@ def decode(source: PayloadSource, dense: pb.Dense, dtype: int, dims: Sequence[in
 def widen(raw: bytes | memoryview, stored_dtype: int) -> bytes:
     """Widen float16 or bfloat16 bytes to float32; every value is exact."""
     if stored_dtype == dtypes.DType.FLOAT16:
-        return np.frombuffer(raw, "<f2").astype("<f4").tobytes()
+        with np.errstate(invalid="ignore"):
+            return np.frombuffer(raw, "<f2").astype("<f4").tobytes()
     return (np.frombuffer(raw, "<u2").astype("<u4") << 16).tobytes()
 
 
@@ -60,10 +61,19 @@ def from_planes(raw: bytes | memoryview, elements: int) -> bytes:
     return np.ascontiguousarray(np.frombuffer(raw, np.uint8).reshape(-1, elements).T).tobytes()
 
 
-def encode(writer: PayloadWriter, out: pb.Dense, raw: bytes | memoryview, stored_dtype: int, elements: int) -> None:
+def encode(
+    writer: PayloadWriter,
+    out: pb.Dense,
+    raw: bytes | bytearray | memoryview,
+    stored_dtype: int,
+    elements: int,
+    *,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> None:
     """Write the raw bytes of ``elements`` values of ``stored_dtype``, and fill in ``out``.
 
-    Up to 4 KiB go into a pool. Byte planes are used where they make the first chunk smaller.
+    Up to 4 KiB go into a pool; more is cut every ``chunk_elements``, a multiple of 64. Byte planes are used where
+    they make the first chunk smaller.
     """
     out.stored_dtype = stored_dtype
     if elements == 0:
@@ -73,8 +83,8 @@ def encode(writer: PayloadWriter, out: pb.Dense, raw: bytes | memoryview, stored
         return
     width = dtypes.bits(stored_dtype)
     item = width // 8
-    out.chunk_elements = CHUNK_ELEMENTS
-    size = dtypes.raw_size(stored_dtype, CHUNK_ELEMENTS)
+    out.chunk_elements = chunk_elements
+    size = dtypes.raw_size(stored_dtype, chunk_elements)
     view = memoryview(raw).cast("B")
     chunks = [view[start : start + size] for start in range(0, len(view), size)]
     # Only a thorough encoder cuts the blocks of a short chunk where its planes meet.

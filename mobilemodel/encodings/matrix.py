@@ -13,9 +13,9 @@ from mobilemodel.codecs import Effort
 from mobilemodel.encodings import packing
 from mobilemodel.encodings.packing import Codes
 from mobilemodel.encodings.payloads import PayloadSource, PayloadWriter, read_matrix
-from mobilemodel.errors import MalformedStreamError
+from mobilemodel.errors import LimitExceededError, MalformedContentError, MalformedStreamError
 from mobilemodel.layout import CodesLayout, codes_shape
-from mobilemodel.limits import KIB
+from mobilemodel.limits import FORMAT_LIMITS, KIB
 from mobilemodel.v1 import bundle_pb2 as pb
 
 BLOCK_BYTES = 256 * KIB
@@ -42,14 +42,15 @@ def from_matrix(matrix: Array, layout: CodesLayout, dims: Sequence[int]) -> Arra
     return np.ascontiguousarray(permuted.transpose(np.argsort(layout.perm))).reshape(tuple(dims))
 
 
-def read_blocks(source: PayloadSource, layout: CodesLayout) -> Iterator[tuple[int, Codes]]:
+def read_blocks(source: PayloadSource, layout: CodesLayout, *, strict: bool = False) -> Iterator[tuple[int, Codes]]:
     """Decode the codes block by block: the first row of each, and its rows x codes_per_row matrix.
 
-    Raises MalformedStreamError where a stream is not what the manifest says; memory stays within one block.
+    Memory stays within one block. Raises MalformedStreamError where a stream is not what the manifest says, and with
+    ``strict`` MalformedContentError where spare bits at a row's end are not 0.
     """
+    read = _read_split if layout.split else _read_plain
     for block in range(layout.blocks):
-        first_row = block * layout.rows_per_block
-        yield first_row, _read_split(source, layout, block) if layout.split else _read_plain(source, layout, block)
+        yield block * layout.rows_per_block, read(source, layout, block, strict)
 
 
 def read_codes(source: PayloadSource, layout: CodesLayout) -> Codes:
@@ -69,15 +70,15 @@ def code_type(index_range: int) -> np.dtype[Any]:
     return np.min_scalar_type(index_range - 1)
 
 
-def _read_plain(source: PayloadSource, layout: CodesLayout, block: int) -> Codes:
-    raw = read_matrix(source, layout.first_payload + block, layout.plain_shape(block))
+def _read_plain(source: PayloadSource, layout: CodesLayout, block: int, strict: bool) -> Codes:
+    raw = _read_packed(source, layout.first_payload + block, layout.plain_shape(block), strict)
     return packing.unpack(raw, layout.block_rows(block), layout.codes_per_row, layout.depth)
 
 
-def _read_split(source: PayloadSource, layout: CodesLayout, block: int) -> Codes:
+def _read_split(source: PayloadSource, layout: CodesLayout, block: int, strict: bool) -> Codes:
     payload = layout.first_payload + 2 * block
     rows, columns = layout.block_rows(block), layout.codes_per_row
-    raw = read_matrix(source, payload, layout.plane_shape(block))
+    raw = _read_packed(source, payload, layout.plane_shape(block), strict)
     plane = packing.unpack(raw, rows, columns, 1).view(np.bool_)
     count = int(np.count_nonzero(plane))
     shape = layout.others_shape(count)
@@ -86,12 +87,20 @@ def _read_split(source: PayloadSource, layout: CodesLayout, block: int) -> Codes
             f"raw_size of payload {payload + 1} disagrees with the plane", expected=shape.raw_size,
             found=source.entry(payload + 1).raw_size,
         )  # fmt: skip
+    raw = _read_packed(source, payload + 1, shape, strict)
     codes = np.full((rows, columns), layout.background, code_type(layout.index_range))
     if count:
-        others = packing.unpack(read_matrix(source, payload + 1, shape), 1, count, layout.depth)[0].astype(codes.dtype)
+        others = packing.unpack(raw, 1, count, layout.depth)[0].astype(codes.dtype)
         others += others >= layout.background
         codes[plane] = others
     return codes
+
+
+def _read_packed(source: PayloadSource, payload: int, shape: layouts.MatrixShape, strict: bool) -> bytes | memoryview:
+    raw = read_matrix(source, payload, shape)
+    if strict and not packing.spare_bits_are_zero(raw, shape):
+        raise MalformedContentError(f"spare bits of payload {payload} are not 0")
+    return raw
 
 
 def entropy_bits(counts: npt.NDArray[Any]) -> float:
@@ -105,23 +114,44 @@ def entropy_bits(counts: npt.NDArray[Any]) -> float:
 
 
 def depth_for(entries: int) -> int:
-    """The smallest depth whose codes can name ``entries`` entries."""
-    return next(depth for depth in layouts.DEPTHS if entries <= 1 << depth)
+    """The smallest depth whose codes can name ``entries`` entries; LimitExceededError above 65,536."""
+    for depth in layouts.DEPTHS:
+        if entries <= 1 << depth:
+            return depth
+    raise LimitExceededError("entries", expected=f"at most {1 << layouts.DEPTHS[-1]}", found=entries)
 
 
-def write_codes(writer: PayloadWriter, out: pb.Codes, codes: Codes, entries: int, may_split: bool = True) -> None:
+def write_codes(
+    writer: PayloadWriter,
+    out: pb.Codes,
+    codes: Codes,
+    entries: int,
+    may_split: bool = True,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+) -> None:
     """Write a rows x codes_per_row matrix of codes below ``entries`` and fill in ``out``'s stream fields.
 
     Takes the smaller of the plain and the split stream; ``out``'s view, perm, row_axes, vector and segment are the
-    caller's. Raises LimitExceededError through the writer when the bundle grows past the format.
+    caller's. A block has as many rows as fit ``block_bytes``, at least one.
+
+    Raises MalformedContentError for a code that names no entry, LimitExceededError for a row above 16 MiB, or
+    through the writer when the bundle grows past the format.
     """
     rows, columns = codes.shape
     out.depth = depth_for(entries)
     if not codes.size:
         out.rows_per_block = 1
         return
-    row_bytes = max(1, columns * out.depth // 8)
-    out.rows_per_block = max(1, min(rows, BLOCK_BYTES // row_bytes))
+    row_bytes = layouts.ceil_div(columns * out.depth, 8)
+    if row_bytes > FORMAT_LIMITS.block:
+        raise LimitExceededError(
+            "a row of codes", expected=f"at most {FORMAT_LIMITS.block} bytes", found=row_bytes,
+            advice="Choose row_axes so that the matrix has more rows.",
+        )  # fmt: skip
+    if int(codes.max()) >= entries:
+        raise MalformedContentError("a code names no entry", expected=f"below {entries}", found=int(codes.max()))
+    out.rows_per_block = max(1, min(rows, block_bytes // row_bytes))
     counts = np.zeros(entries, np.int64)
     for start in range(0, rows, out.rows_per_block):
         counts += np.bincount(codes[start : start + out.rows_per_block].reshape(-1), minlength=entries)
@@ -129,7 +159,7 @@ def write_codes(writer: PayloadWriter, out: pb.Codes, codes: Codes, entries: int
     effort = Effort.THOROUGH if bits < THOROUGH_BELOW else Effort.QUICK
     plain = _EncodedStream(writer)
     for block in _row_blocks(codes, out.rows_per_block):
-        plain.add(packing.pack(block, out.depth), codes_shape(*block.shape, out.depth), effort)
+        plain.add(packing.pack(block, out.depth), codes_shape(len(block), columns, out.depth), effort)
     if may_split and bits < SPLIT_BELOW and entries > 1:
         background = int(counts.argmax())
         depth = depth_for(entries - 1)
@@ -151,7 +181,7 @@ def _encode_split(
     stream = _EncodedStream(writer)
     for block in _row_blocks(codes, rows_per_block):
         plane = block != background
-        stream.add(packing.pack(plane.view(np.uint8), 1), codes_shape(*block.shape, 1), Effort.THOROUGH)
+        stream.add(packing.pack(plane.view(np.uint8), 1), codes_shape(len(block), codes.shape[1], 1), Effort.THOROUGH)
         others = block[plane]
         others = others - (others > background)
         shape = codes_shape(1, others.size, depth) if others.size else layouts.MatrixShape(0, 0, min(depth, 8))
@@ -169,7 +199,7 @@ class _EncodedStream:
         self.size = 0
 
     def add(self, packed: packing.Bytes, shape: layouts.MatrixShape, effort: Effort) -> None:
-        raw = memoryview(np.ascontiguousarray(packed)).cast("B") if packed.size else memoryview(b"")
+        raw = np.ascontiguousarray(packed).data.cast("B") if packed.size else memoryview(b"")
         codec, stored = self._writer.encode_matrix(raw, shape, effort)
         self._payloads.append((codec, stored, shape.raw_size))
         # A payload costs 32 bytes in the manifest, and half the alignment on average.

@@ -1,4 +1,4 @@
-"""Codes <-> packed rows: PNG's packing, the first code in the high bits, rows padded to a byte (spec/tensors.md §3.3)."""
+"""Codes <-> packed rows: PNG's packing, first code in the high bits, rows padded to a byte (spec/tensors.md §3.3)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from mobilemodel.layout import MatrixShape, codes_shape
 
-Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -33,9 +33,9 @@ def pack(codes: Codes, depth: int) -> Bytes:
         padded = np.zeros((rows, columns + each - columns % each), np.uint8)
         padded[:, :columns] = narrow
         narrow = padded
-    packed = narrow[:, 0::each] << (8 - depth)
-    for lane in range(1, each):
-        packed |= narrow[:, lane::each] << (8 - depth * (lane + 1))
+    packed = np.zeros((rows, narrow.shape[1] // each), np.uint8)
+    for lane in range(each):
+        packed |= narrow[:, lane::each] << np.uint8(8 - depth * (lane + 1))
     return packed
 
 
@@ -44,7 +44,7 @@ def unpack(raw: bytes | memoryview, rows: int, columns: int, depth: int) -> Code
     shape = codes_shape(rows, columns, depth)
     packed = np.frombuffer(raw, np.uint8).reshape(shape.height, shape.row_bytes)
     if depth == 16:
-        return (packed[:rows].astype(np.uint16) << 8) | packed[rows:]
+        return (packed[:rows].astype(np.uint16) << np.uint16(8)) | packed[rows:]
     if depth == 8:
         return packed
     if depth == 1:
@@ -53,7 +53,7 @@ def unpack(raw: bytes | memoryview, rows: int, columns: int, depth: int) -> Code
     mask = np.uint8((1 << depth) - 1)
     codes = np.empty((rows, packed.shape[1] * each), np.uint8)
     for lane in range(each):
-        codes[:, lane::each] = (packed >> (8 - depth * (lane + 1))) & mask
+        codes[:, lane::each] = (packed >> np.uint8(8 - depth * (lane + 1))) & mask
     return codes[:, :columns]
 
 

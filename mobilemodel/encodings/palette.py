@@ -15,12 +15,12 @@ from mobilemodel.layout import CodesLayout
 from mobilemodel.v1 import bundle_pb2 as pb
 
 Float32 = npt.NDArray[np.float32]
-_TYPES = {pb.FLOAT_TYPE_F16: "<f2", pb.FLOAT_TYPE_F32: "<f4"}
+_TYPES: dict[int, str] = {pb.FLOAT_TYPE_F16: "<f2", pb.FLOAT_TYPE_F32: "<f4"}
 
 
 def read_floats(source: PayloadSource, piece: pb.Slice, float_type: int) -> npt.NDArray[Any]:
     """The values of a table or of scales in their stored type, flat."""
-    return np.frombuffer(read_slice(source, piece), _TYPES[float_type])
+    return np.frombuffer(read_slice(source, piece), _TYPES[float_type]).copy()
 
 
 def read_tables(source: PayloadSource, palette: pb.Palette, layout: CodesLayout) -> npt.NDArray[Any]:
@@ -33,10 +33,12 @@ def decode_blocks(source: PayloadSource, palette: pb.Palette, layout: CodesLayou
 
     A code at or past ``entries`` decodes to +0.0, whatever the table (spec/tensors.md §5.3).
     """
-    tables = read_tables(source, palette, layout).astype(np.float32)
-    scales = None
-    if palette.HasField("scales"):
-        scales = read_floats(source, palette.scales, palette.scale_type).astype(np.float32)
+    # Tables of a damaged bundle may hold signalling NaNs and infinities: they decode, and `verify` reports them.
+    with np.errstate(all="ignore"):
+        tables = read_tables(source, palette, layout).astype(np.float32)
+        scales = None
+        if palette.HasField("scales"):
+            scales = read_floats(source, palette.scales, palette.scale_type).astype(np.float32)
     simple = len(tables) == 1 and layout.vector == 1 and scales is None
     lookup = np.zeros(max(layout.index_range, palette.entries), np.float32)
     if simple:
@@ -60,7 +62,8 @@ def _decode_block(
     if over.any():
         values[over] = 0.0
     if scales is not None:
-        values *= scales[group_index(layout, palette.scales_by, first_row, rows)][:, None, :, None]
+        with np.errstate(all="ignore"):
+            values *= scales[group_index(layout, palette.scales_by, first_row, rows)][:, None, :, None]
     spread = values.reshape(rows, layout.segments, layout.subvectors * layout.vector)
     return np.ascontiguousarray(spread[:, :, : layout.segment]).reshape(rows, layout.columns)
 
@@ -80,6 +83,7 @@ def encode(
     tables: npt.NDArray[Any],
     *,
     scales: npt.NDArray[Any] | None = None,
+    block_bytes: int = matrix.BLOCK_BYTES,
 ) -> None:
     """Write codes (rows x codes_per_row) and tables (tables x entries x vector), and fill in ``out``.
 
@@ -88,7 +92,7 @@ def encode(
     """
     out.entries = tables.shape[1]
     out.codes.vector = tables.shape[2]
-    matrix.write_codes(writer, out.codes, codes, out.entries)
+    matrix.write_codes(writer, out.codes, codes, out.entries, block_bytes=block_bytes)
     out.table_type = _float_type(tables)
     writer.add_piece(np.ascontiguousarray(tables).tobytes(), out.tables)
     if scales is not None:

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilemodel import dtypes
-from mobilemodel.encodings import affine, dense, matrix, packing, palette
+from mobilemodel.encodings import affine, dense, matrix, palette
 from mobilemodel.encodings.packing import Codes
-from mobilemodel.encodings.payloads import PayloadSource, read_matrix
+from mobilemodel.encodings.payloads import PayloadSource
 from mobilemodel.errors import MalformedContentError
 from mobilemodel.layout import CodesLayout, elements_of, tensor_layout
 from mobilemodel.v1 import bundle_pb2 as pb
@@ -24,7 +24,7 @@ def decode_raw(source: PayloadSource, tensor: pb.Tensor) -> bytes | bytearray | 
     """The tensor's values as ONNX ``raw_data`` of its type."""
     if tensor.WhichOneof("encoding") == "dense":
         return dense.decode(source, tensor.dense, tensor.dtype, tensor.dims)
-    return memoryview(np.ascontiguousarray(decode(source, tensor))).cast("B") if elements_of(tensor.dims) else b""
+    return np.ascontiguousarray(decode(source, tensor)).data.cast("B") if elements_of(tensor.dims) else b""
 
 
 def decode(source: PayloadSource, tensor: pb.Tensor) -> npt.NDArray[Any]:
@@ -40,7 +40,7 @@ def decode(source: PayloadSource, tensor: pb.Tensor) -> npt.NDArray[Any]:
     kind = np.dtype("<f2" if tensor.dtype == dtypes.DType.FLOAT16 else "<f4")
     out = np.empty((codes.rows, codes.columns), kind)
     for first_row, values in decode_blocks(source, tensor, codes):
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             out[first_row : first_row + len(values)] = values
     return matrix.from_matrix(out, codes, tensor.dims)
 
@@ -90,29 +90,34 @@ def verify(source: PayloadSource, tensor: pb.Tensor) -> None:
     parameters = read_parameters(source, tensor, codes)
     _verify_parameters(parameters)
     entries = tensor.palette.entries if parameters.tables is not None else codes.index_range
-    for first_row, block in matrix.read_blocks(source, codes):
-        if block.size and int(block.max()) >= entries:
+    for first_row, block in matrix.read_blocks(source, codes, strict=True):
+        if int(block.max()) >= entries:
             raise MalformedContentError(
                 f"a code from row {first_row} on names no entry", expected=f"below {entries}", found=int(block.max())
             )
-    for index in range(codes.blocks):
-        shape = codes.plane_shape(index) if codes.split else codes.plain_shape(index)
-        payload = codes.first_payload + index * (2 if codes.split else 1)
-        if not packing.spare_bits_are_zero(read_matrix(source, payload, shape), shape):
-            raise MalformedContentError(f"spare bits of payload {payload} are not 0")
+        if parameters.tables is not None and parameters.scales is not None:
+            _verify_products(tensor.palette, codes, parameters, first_row, len(block))
 
 
 def _verify_parameters(parameters: Quantized) -> None:
-    tables, scales = parameters.tables, parameters.scales
-    if tables is not None and not np.isfinite(tables).all():
+    if parameters.tables is not None and not np.isfinite(parameters.tables).all():
         raise MalformedContentError("a table holds a value that is not finite")
-    if scales is None:
-        return
-    wide = scales.astype(np.float64)
-    if not (np.isfinite(wide).all() and (wide >= SMALLEST_NORMAL).all()):
-        raise MalformedContentError("a scale is not finite, positive and normal")
-    if tables is not None and tables.size and wide.size:
-        sizes = np.abs(tables.astype(np.float64))
-        smallest = sizes[sizes > 0]
-        if smallest.size and smallest.min() * wide.min() < SMALLEST_NORMAL:
-            raise MalformedContentError("an entry times a scale may be smaller than 2^-126")
+    if parameters.scales is not None:
+        scales = parameters.scales.astype(np.float64)
+        if not (np.isfinite(scales).all() and (scales >= SMALLEST_NORMAL).all()):
+            raise MalformedContentError("a scale is not finite, positive and normal")
+
+
+def _verify_products(
+    message: pb.Palette, codes: CodesLayout, parameters: Quantized, first_row: int, rows: int
+) -> None:
+    """Each table's smallest value but 0, times each scale that meets it: float64 holds the product exactly."""
+    assert parameters.tables is not None
+    assert parameters.scales is not None
+    sizes = np.abs(parameters.tables.astype(np.float64)).reshape(len(parameters.tables), -1)
+    smallest = np.where(sizes > 0, sizes, np.inf).min(axis=1)
+    scales = parameters.scales.astype(np.float64)
+    table_of = palette.group_index(codes, message.tables_by, first_row, rows)
+    scale_of = palette.group_index(codes, message.scales_by, first_row, rows)
+    if (smallest[table_of] * scales[scale_of] < SMALLEST_NORMAL).any():
+        raise MalformedContentError("an entry times its scale is smaller than 2^-126")

@@ -81,9 +81,7 @@ def build_graph(source: OnnxSource, external: frozenset[str], hoisted: frozenset
                 added[node.output[0]] = external_reference(node.output[0], value.data_type, value.dims)
                 del graph.node[index]
     model.graph.initializer.extend(added[name] for name in sorted(added))
-    from mobilemodel_converters.onnx.importer import all_tensors
-
-    for proto in all_tensors(model):
+    for proto in structure.all_tensors(model):
         if proto.data_location == _EXTERNAL and not is_reference(proto):
             inside += dtypes.raw_size(proto.data_type, elements_of(proto.dims))
             if inside > FORMAT_LIMITS.graph:
@@ -130,11 +128,9 @@ def parse_graph(graph: bytes) -> onnx.ModelProto:
         model = onnx.ModelProto.FromString(graph)
     except DecodeError:
         raise MalformedContentError("the graph is no ONNX model") from None
-    from mobilemodel_converters.onnx.importer import all_tensors
-
     structure.check_model(model)
     main = {proto.name for proto in model.graph.initializer if is_reference(proto)}
-    for proto in all_tensors(model):
+    for proto in structure.all_tensors(model):
         if proto.data_location == _EXTERNAL and not (is_reference(proto) and proto.name in main):
             raise MalformedContentError("the graph refers to data outside of the bundle", found=escape(proto.name))
     return model

@@ -68,7 +68,7 @@ def load_model(path: Path) -> Model:
 def _load(source: OnnxSource) -> Model:
     model = source.file.model
     structure.check_model(model)
-    for proto in all_tensors(model):
+    for proto in structure.all_tensors(model):
         try:
             tensors.check_value(proto, source.file, source.external)
         except MobileModelError as error:
@@ -85,25 +85,6 @@ def _load(source: OnnxSource) -> Model:
         notes=(f"doc strings and node metadata were left out ({stripped} of them)",) if stripped else (),
         close=source.close,
     )
-
-
-def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every dense TensorProto of a model: initializers and attributes, also in subgraphs and functions."""
-    for graph in structure.all_graphs(model.graph):
-        yield from graph.initializer
-    nodes = list(structure.all_nodes(model.graph))
-    for function in model.functions:
-        for node in function.node:
-            nodes.append(node)
-            for inner in structure.subgraphs(node):
-                for graph in structure.all_graphs(inner):
-                    yield from graph.initializer
-                nodes += structure.all_nodes(inner)
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
 
 
 def constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:

@@ -36,6 +36,25 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
             yield from all_nodes(inner)
 
 
+def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every dense TensorProto of a model: initializers and attributes, also in subgraphs and functions."""
+    for graph in all_graphs(model.graph):
+        yield from graph.initializer
+    nodes = list(all_nodes(model.graph))
+    for function in model.functions:
+        for node in function.node:
+            nodes.append(node)
+            for inner in subgraphs(node):
+                for graph in all_graphs(inner):
+                    yield from graph.initializer
+                nodes += all_nodes(inner)
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
 def domain(name: str) -> str:
     """A node's domain in its short form: ``ai.onnx`` is the empty one."""
     return "" if name == "ai.onnx" else name

@@ -1,0 +1,1 @@
+"""Where every byte goes: the conversion report, and what other settings would weigh."""

@@ -1,0 +1,312 @@
+"""convert(): import, plan, quantize and encode tensor by tensor, write, read back and compare, then name the file."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mobilemodel import dtypes
+from mobilemodel.audit.predict import baseline_size
+from mobilemodel.audit.report import Hint, Report, TensorReport, stored_report
+from mobilemodel.bundle import Bundle, open_bundle
+from mobilemodel.container import Spool, write_container
+from mobilemodel.encodings.matrix import Effort
+from mobilemodel.encodings.payloads import Family, PayloadWriter
+from mobilemodel.errors import CheckFailedError, LimitExceededError, MobileModelError, UsageError
+from mobilemodel.files import OutputFile
+from mobilemodel.layout import elements_of
+from mobilemodel.limits import FORMAT_LIMITS
+from mobilemodel.model import WEIGHT_ROLES, Model, Role, SourceTensor
+from mobilemodel.quantize import rules
+from mobilemodel.quantize.apply import KEPT, Outcome, encode_tensor
+from mobilemodel.quantize.codebook import predicted_bits
+from mobilemodel.quantize.plan import Plan, fc_weight_count, load_plan
+from mobilemodel.v1 import bundle_pb2 as pb
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Progress = Callable[[str, int, int], None]
+"""(what is being done, bytes done, bytes in all)"""
+HINT_SCHEME = "palette-8"
+_HINT_ENTRIES = 256
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What a conversion may be told beside its scheme; the defaults are the command line's."""
+
+    codec: str = "auto"
+    """``auto``, ``zstd`` or ``png``"""
+    profile: str = "full"
+    """``full`` (readers know zstd) or ``baseline`` (zlib is enough)"""
+    force: bool = False
+    dry_run: bool = False
+    converter: str | None = None
+    """name of the source format; None: by content"""
+    preprocessing: pb.Preprocessing | None = None
+    """its input is filled in: the model's only picture input"""
+    mean_picture: bytes = b""
+    """float32, height x width x channels, with ``preprocessing.mean_picture``'s size"""
+    labels: tuple[str, ...] = ()
+    licence: str = ""
+    description: str = ""
+    progress: Progress = field(default=lambda what, done, total: None)
+
+    @property
+    def family(self) -> Family:
+        """The codec family. Raises UsageError where codec and profile contradict each other."""
+        if self.codec not in ("auto", "zstd", "png") or self.profile not in ("full", "baseline"):
+            raise UsageError("codec or profile", expected="auto, zstd, png; full, baseline", found=(self.codec, self.profile))
+        if self.profile == "baseline" and self.codec == "zstd":
+            raise UsageError("baseline readers do not know zstd", advice="Use --codec png, or --profile full.")
+        return Family.BASELINE if self.profile == "baseline" or self.codec == "png" else Family.FULL
+
+
+def convert(source: Paths, out: str | os.PathLike[str], *, scheme: str | os.PathLike[str] = rules.DEFAULT_SCHEME,
+            options: ConvertOptions = ConvertOptions()) -> Report:  # fmt: skip  # noqa: B008 - frozen
+    """Convert a model to a bundle and report what was done to each tensor.
+
+    ``source`` is one path, or several for formats of more than one file; ``scheme`` a scheme's name or a plan's
+    ``.toml`` file. The bundle is read back and compared before it appears at ``out``; whatever fails leaves ``out``
+    as it was.
+
+    Raises a MobileModelError: UsageError, MalformedSourceError, UnsupportedSourceError, LimitExceededError,
+    OutputError, OutputExistsError, PlanError.
+    """
+    from mobilemodel_converters import find_converter
+
+    family = options.family
+    plan = load_plan(scheme)
+    paths = [Path(p) for p in ([source] if isinstance(source, (str, os.PathLike)) else source)]
+    target = Path(out)
+    if any(p.exists() and target.exists() and p.samefile(target) for p in paths):
+        raise UsageError("the output is the source", file=str(target))
+    with OutputFile(target, force=options.force or options.dry_run) as output:
+        options.progress("reading", 0, 0)
+        model = find_converter(paths, options.converter).load(paths)
+        try:
+            return _Conversion(model, plan, family, options, output).run()
+        except MobileModelError as error:
+            raise error.within(file=str(target) if error.exit_code == 1 else str(paths[0])) from None
+        finally:
+            model.close()
+
+
+class _Conversion:
+    """One conversion under way."""
+
+    def __init__(self, model: Model, plan: Plan, family: Family, options: ConvertOptions, output: OutputFile) -> None:
+        self.model = model
+        self.plan = plan
+        self.options = options
+        self.output = output
+        self.fc_weights = fc_weight_count(model.tensors)
+        self.chosen = self._choose()
+        self.spool = Spool(os.path.dirname(os.path.abspath(output.path)))
+        self.writer = PayloadWriter(self.spool, family)
+        self.manifest = _new_manifest(model, plan, options)
+        self.outcomes: dict[str, Outcome] = {}
+
+    def run(self) -> Report:
+        try:
+            _refuse_oversize(self.chosen)
+            self._write_surroundings()
+            self._write_tensors()
+            self._write_report()
+            write_container(self.output.file, self.manifest, self.spool)
+        finally:
+            self.spool.close()
+        with open_bundle(self.output.file.fileno()) as bundle:
+            self._compare(bundle)
+            report = self._report(bundle)
+        if not self.options.dry_run:
+            self.output.commit()
+        return report
+
+    def _choose(self) -> list[tuple[SourceTensor, rules.Rule]]:
+        """Each tensor that goes into the bundle with its rule, in the order of names; a hoisted one only if wanted."""
+        chosen = []
+        for tensor in sorted(self.model.tensors, key=lambda t: t.name.encode()):
+            rule = self.plan.rule(tensor, self.fc_weights)
+            if not tensor.hoisted or rule.encoding != rules.LOSSLESS:
+                chosen.append((tensor, rule))
+        return chosen
+
+    def _write_surroundings(self) -> None:
+        hoisted = frozenset(tensor.name for tensor, _ in self.chosen if tensor.hoisted)
+        self.manifest.graph = self.writer.add_bytes(self.model.build_graph(hoisted), Effort.THOROUGH)
+        labels = self.options.labels or self.model.labels
+        if labels:
+            text = "".join(f"{label}\n" for label in labels).encode()
+            if len(text) > FORMAT_LIMITS.labels:
+                raise LimitExceededError("labels", expected=f"at most {FORMAT_LIMITS.labels} bytes", found=len(text))
+            self.manifest.labels = self.writer.add_bytes(text, Effort.THOROUGH)
+        if self.options.mean_picture:
+            index = self.writer.add_bytes(self.options.mean_picture, Effort.THOROUGH)
+            self.manifest.preprocessing[-1].mean_picture.payload = index
+
+    def _write_tensors(self) -> None:
+        total = sum(dtypes.raw_size(t.dtype, t.elements) for t, _ in self.chosen)
+        done = 0
+        for tensor, rule in self.chosen:
+            self.options.progress(f"encoding {tensor.name}", done, total)
+            try:
+                self.outcomes[tensor.name] = encode_tensor(self.writer, self.manifest.tensors.add(), tensor, rule)
+            except MobileModelError as error:
+                raise error.within(tensor=tensor.name) from None
+            done += dtypes.raw_size(tensor.dtype, tensor.elements)
+        self.writer.flush()
+
+    def _write_report(self) -> None:
+        rows = []
+        for tensor, _ in self.chosen:
+            outcome = self.outcomes[tensor.name]
+            rows.append((tensor.name, tensor.role.value, outcome.decision, outcome.reason))
+        for inline in self._inline():
+            rows.append((inline.name, inline.role, inline.decision, inline.reason))
+        content = stored_report(self.plan.name, rows, self._notes())
+        if len(content) <= FORMAT_LIMITS.report:
+            self.manifest.report = self.writer.add_bytes(content, Effort.THOROUGH)
+
+    def _compare(self, bundle: Bundle) -> None:
+        """Read the bundle back as any reader would: every tensor decodes to what the encoder meant."""
+        total = sum(tensor.decoded_bytes for tensor in bundle.values())
+        done = 0
+        bundle.container.check_all()
+        for tensor in bundle.values():
+            self.options.progress(f"comparing {tensor.name}", done, total)
+            if zlib.crc32(tensor.raw()) != self.outcomes[tensor.name].crc32:
+                raise CheckFailedError("the bundle read back differs from what was encoded", tensor=tensor.name,
+                                       advice="Nothing was written. Please report this as a bug.")  # fmt: skip
+            done += tensor.decoded_bytes
+        if set(bundle) != set(self.outcomes):
+            raise CheckFailedError("the bundle read back has other tensors than were encoded")
+
+    def _notes(self) -> tuple[str, ...]:
+        lost = [f"the plan's {key} matches no tensor" for key in self.plan.unmatched(self.model.tensors)]
+        return (*self.model.notes, *lost)
+
+    def _inline(self) -> list[TensorReport]:
+        """What stays in the graph: by the format's rule, or a constant that the scheme does not touch."""
+        names = {tensor.name for tensor, _ in self.chosen}
+        rows = [
+            (t.name, t.dims, t.dtype, dtypes.raw_size(t.dtype, t.elements), t.role.value, t.operator,
+             "a constant that the scheme does not touch")
+            for t in self.model.tensors
+            if t.name not in names
+        ]  # fmt: skip
+        rows += [(i.name, i.dims, i.dtype, i.raw_bytes, "other", "", i.reason) for i in self.model.inline]
+        return [
+            TensorReport(name, dims, dtypes.name(dtype), role, operator, "graph", 0, 0.0, 0, raw, None, None, KEPT, reason)
+            for name, dims, dtype, raw, role, operator, reason in rows
+        ]
+
+    def _report(self, bundle: Bundle) -> Report:
+        rows = [_tensor_report(t, bundle, self.outcomes[t.name]) for t, _ in self.chosen]
+        # Weights first, in the order of the network: what a reader of the table looks for.
+        rank = {t.name: (t.role not in WEIGHT_ROLES, i) for i, t in enumerate(self.model.tensors)}
+        rows.sort(key=lambda row: rank[row.name])
+        inline = self._inline()
+        graph = bundle.manifest.payloads[bundle.manifest.graph].stored_size
+        payloads = sum(entry.stored_size for entry in bundle.manifest.payloads)
+        return Report(
+            scheme=self.plan.name,
+            profile=bundle.profile,
+            source_bytes=sum(row.raw_bytes for row in (*rows, *inline)),
+            file_bytes=bundle.size,
+            graph_bytes=graph,
+            manifest_bytes=bundle.size - payloads,
+            tensors=(*rows, *inline),
+            baseline_bytes=baseline_size(bundle) if bundle.profile == "full" else None,
+            hint=self._hint(rows, bundle.size),
+            notes=self._notes(),
+            written=not self.options.dry_run,
+        )
+
+    def _hint(self, rows: list[TensorReport], size: int) -> Hint | None:
+        """Name the scheme that would shrink the weights this one left alone, where they are half of the file."""
+        alone = {
+            row.name: row
+            for row in rows
+            if row.role != Role.OTHER.value and row.encoding == "dense" and row.dtype in ("float32", "float16")
+        }
+        if self.plan.name == "lossless" or sum(row.stored_bytes for row in alone.values()) * 2 <= size:
+            return None
+        predicted = float(size)
+        for tensor, _ in self.chosen:
+            if tensor.name not in alone or not tensor.elements:
+                continue
+            kind = np.float32 if tensor.dtype == dtypes.DType.FLOAT else np.float16
+            weights = np.frombuffer(tensor.read(), kind).astype(np.float32, copy=False)
+            if not np.isfinite(weights).all():
+                continue
+            table = 2 * min(_HINT_ENTRIES, tensor.elements)
+            palette = predicted_bits(weights, _HINT_ENTRIES) * tensor.elements / 8 + table
+            predicted -= max(0.0, alone[tensor.name].stored_bytes - palette)
+        return Hint(HINT_SCHEME, round(predicted)) if predicted < 0.95 * size else None
+
+
+def _new_manifest(model: Model, plan: Plan, options: ConvertOptions) -> pb.Manifest:
+    from mobilemodel import __version__
+
+    manifest = pb.Manifest(
+        spec_major=1, spec_minor=0, producer=f"mobilemodel {__version__}", scheme=plan.name,
+        licence=options.licence or model.licence, description=options.description or model.description,
+        inputs=model.inputs, outputs=model.outputs, preprocessing=model.preprocessing,
+        sources=[pb.Source(format=s.format, file_name=s.name, sha256=s.sha256) for s in model.sources],
+    )  # fmt: skip
+    if options.preprocessing is not None:
+        step = pb.Preprocessing()
+        step.CopyFrom(options.preprocessing)
+        step.input = _picture_input(model)
+        del manifest.preprocessing[:]
+        manifest.preprocessing.append(step)
+    return manifest
+
+
+def _picture_input(model: Model) -> str:
+    """The name of the only input with four axes. Raises UsageError where there is none, or several."""
+    names = [value.name for value in model.inputs if len(value.shape.dimensions) == 4]
+    if len(names) != 1:
+        raise UsageError("preprocessing needs exactly one input of four axes", found=f"{len(names)} of them")
+    return names[0]
+
+
+def _refuse_oversize(chosen: list[tuple[SourceTensor, rules.Rule]]) -> None:
+    """Refuse before writing what can't become a bundle; only models over 2 GiB can be in doubt."""
+    raw = sum(dtypes.raw_size(t.dtype, t.elements) for t, _ in chosen)
+    if raw <= FORMAT_LIMITS.file:
+        return
+    predicted = round(sum(_predicted_bytes(tensor, rule) for tensor, rule in chosen))
+    if predicted > FORMAT_LIMITS.file:
+        raise LimitExceededError(
+            "the bundle would be too large", expected=f"at most {FORMAT_LIMITS.file:,} bytes",
+            found=f"about {predicted:,}", advice="A scheme of fewer bits may fit, such as --scheme palette-8.",
+        )  # fmt: skip
+
+
+def _predicted_bytes(tensor: SourceTensor, rule: rules.Rule) -> float:
+    raw = dtypes.raw_size(tensor.dtype, tensor.elements)
+    if rule.encoding == rules.LOSSLESS or tensor.dtype not in (dtypes.DType.FLOAT, dtypes.DType.FLOAT16):
+        # Float32 weights keep 84 % of their bytes: the exponents alone compress.
+        return 0.84 * raw
+    if rule.encoding == rules.FLOAT16:
+        return 0.86 * 2 * tensor.elements
+    bits = rule.bits if rule.encoding == rules.AFFINE else max(1, (rule.entries - 1).bit_length())
+    return 0.9 * bits * tensor.elements / 8
+
+
+def _tensor_report(tensor: SourceTensor, bundle: Bundle, outcome: Outcome) -> TensorReport:
+    stored = bundle[tensor.name]
+    loss = outcome.loss if outcome.loss is not None and not outcome.loss.identical else None
+    return TensorReport(
+        name=tensor.name, dims=tensor.dims, dtype=dtypes.name(tensor.dtype), role=tensor.role.value,
+        operator=tensor.operator, encoding=stored.encoding, bits=stored.bits, bits_per_weight=stored.bits_per_weight,
+        stored_bytes=stored.stored_bytes, raw_bytes=dtypes.raw_size(tensor.dtype, elements_of(tensor.dims)),
+        sqnr_db=loss.sqnr_db if loss else None, largest_error=loss.largest_error if loss else None,
+        decision=outcome.decision, reason=outcome.reason,
+    )  # fmt: skip

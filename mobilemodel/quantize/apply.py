@@ -1,0 +1,229 @@
+"""One tensor: apply its rule, write it, and say what was done and what it cost.
+
+A rule that cannot be applied, or that gains nothing, is declined: the tensor is then kept bit for bit.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mobilemodel import dtypes
+from mobilemodel.dtypes import DType
+from mobilemodel.encodings import affine, dense, matrix, palette
+from mobilemodel.encodings.payloads import PayloadWriter
+from mobilemodel.errors import MalformedSourceError
+from mobilemodel.layout import codes_shape, elements_of
+from mobilemodel.limits import FORMAT_LIMITS
+from mobilemodel.model import Buffer, SourceTensor
+from mobilemodel.quantize import rules
+from mobilemodel.quantize.codebook import Codebook, exact_codebook, optimal_codebook
+from mobilemodel.quantize.loss import CHUNK, Loss, measure
+from mobilemodel.quantize.rules import Rule
+from mobilemodel.quantize.steps import symmetric_steps
+from mobilemodel.v1 import bundle_pb2 as pb
+
+QUANTIZED, KEPT, DECLINED = "quantized", "kept", "declined"
+EXACT_ENTRIES = 256
+"""a float tensor of at most so many distinct values becomes an exact palette"""
+_HALF_FLOOR_DB = 60.0
+_FLOATS = (DType.FLOAT, DType.FLOAT16)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a tensor. ``crc32`` is of the raw bytes that a reader has to decode."""
+
+    decision: str
+    reason: str
+    crc32: int
+    loss: Loss | None
+
+
+class _Declined(Exception):  # noqa: N818 - not an error: the rule does not fit, and why
+    pass
+
+
+def encode_tensor(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, rule: Rule) -> Outcome:
+    """Encode a tensor by its rule into ``out`` (name, dtype and dims are set here) and report the outcome.
+
+    Raises MalformedSourceError when the source's value has another size than its dims.
+    """
+    out.name, out.dtype = tensor.name, tensor.dtype
+    out.dims.extend(tensor.dims)
+    if tensor.quantized is not None:
+        return _encode_finished(writer, out, tensor)
+    raw = tensor.read()
+    if len(raw) != dtypes.raw_size(tensor.dtype, tensor.elements):
+        raise MalformedSourceError("a tensor's value has another size than its dims", tensor=tensor.name)
+    reason = ""
+    if rule.encoding != rules.LOSSLESS and tensor.elements:
+        try:
+            return _encode_by_rule(writer, out, tensor, rule, raw)
+        except _Declined as declined:
+            reason = str(declined)
+            out.ClearField("encoding")
+    exact = _encode_exact(writer, out, tensor, raw)
+    if not exact:
+        dense.encode(writer, out.dense, raw, tensor.dtype, tensor.elements)
+    return Outcome(DECLINED if reason else KEPT, reason or exact, zlib.crc32(raw), None)
+
+
+def _floats(tensor: SourceTensor, raw: Buffer) -> npt.NDArray[Any]:
+    if tensor.dtype not in _FLOATS:
+        raise _Declined(f"{dtypes.name(tensor.dtype)} values are kept as they are")
+    weights = np.frombuffer(raw, "<f4" if tensor.dtype == DType.FLOAT else "<f2").reshape(tensor.dims)
+    for start in range(0, weights.size, CHUNK):
+        if not np.isfinite(weights.reshape(-1)[start : start + CHUNK]).all():
+            raise _Declined("it holds values that are not finite")
+    return weights
+
+
+def _encode_by_rule(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, rule: Rule, raw: Buffer) -> Outcome:
+    weights = _floats(tensor, raw)
+    if rule.encoding == rules.FLOAT16:
+        return _encode_half(writer, out, tensor, weights, raw)
+    if rule.encoding == rules.AFFINE:
+        return _encode_steps(writer, out, tensor, weights, rule)
+    return _encode_palette(writer, out, tensor, weights, rule)
+
+
+def _encode_half(
+    writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, weights: npt.NDArray[Any], raw: Buffer
+) -> Outcome:
+    if tensor.dtype == DType.FLOAT16:
+        dense.encode(writer, out.dense, raw, tensor.dtype, tensor.elements)
+        return Outcome(KEPT, "it is float16 already", zlib.crc32(raw), None)
+    with np.errstate(over="ignore"):
+        half = weights.astype("<f2")
+    if not np.isfinite(half).all():
+        largest = float(np.abs(weights).max())
+        raise _Declined(f"it does not fit float16: its largest magnitude is {largest:.6g}, float16 ends at 65504")
+    flat = half.reshape(-1)
+    loss = measure(weights, (flat[i : i + CHUNK].astype("<f4") for i in range(0, flat.size, CHUNK)))
+    if loss.sqnr_db is not None and loss.sqnr_db < _HALF_FLOOR_DB:
+        raise _Declined(f"float16 is too coarse for values this small: {loss.sqnr_db:.1f} dB")
+    dense.encode(writer, out.dense, half.tobytes(), DType.FLOAT16, tensor.elements)
+    return _outcome(out, loss, "rounded to float16")
+
+
+def _outcome(out: pb.Tensor, loss: Loss, how: str) -> Outcome:
+    message = loss.message()
+    if message is None:
+        return Outcome(QUANTIZED, f"{how}, without loss", loss.crc32, loss)
+    out.loss.CopyFrom(message)
+    return Outcome(QUANTIZED, how, loss.crc32, loss)
+
+
+def _encode_palette(
+    writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, weights: npt.NDArray[Any], rule: Rule
+) -> Outcome:
+    _check_rows(tensor, matrix.depth_for(rule.entries))
+    # A table that is larger than what it saves: no entropy coder can make up for it.
+    if tensor.elements * dtypes.bits(tensor.dtype) <= 16 * min(rule.entries, tensor.elements) + tensor.elements:
+        raise _Declined("a palette would not be smaller")
+    codebook = exact_codebook(weights, rule.entries)
+    how = f"palette of {rule.entries}" if codebook is None else "palette of its own values"
+    if codebook is None:
+        codebook = optimal_codebook(weights.astype(np.float32, copy=False), rule.entries)
+    loss = measure(weights, codebook.decoded(weights.dtype))
+    _write_codebook(writer, out, tensor, codebook)
+    return _outcome(out, loss, how)
+
+
+def _write_codebook(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, codebook: Codebook) -> None:
+    _set_order(out.palette.codes, tensor)
+    codes = matrix.to_matrix(codebook.codes, tensor.order.view, tensor.order.perm, _row_axes(tensor))
+    palette.encode(writer, out.palette, codes, codebook.table.reshape(1, -1, 1))
+
+
+def _set_order(codes: pb.Codes, tensor: SourceTensor) -> None:
+    codes.view.extend(tensor.order.view)
+    codes.perm.extend(tensor.order.perm)
+    codes.row_axes = _row_axes(tensor)
+
+
+def _row_axes(tensor: SourceTensor) -> int:
+    return min(tensor.order.row_axes, len(tensor.order.view or tensor.dims))
+
+
+def _check_rows(tensor: SourceTensor, depth: int) -> None:
+    view = tensor.order.view or tensor.dims
+    perm = tensor.order.perm or range(len(view))
+    columns = elements_of([view[axis] for axis in perm][_row_axes(tensor) :])
+    if codes_shape(1, columns, depth).raw_size > FORMAT_LIMITS.block:
+        raise _Declined("a row of codes is longer than the format's 16 MiB")
+
+
+def _encode_steps(
+    writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, weights: npt.NDArray[Any], rule: Rule
+) -> Outcome:
+    _check_rows(tensor, rule.bits)
+    rows = matrix.to_matrix(weights, tensor.order.view, tensor.order.perm, _row_axes(tensor))
+    if rows.shape[1] * dtypes.bits(tensor.dtype) <= 32 + rows.shape[1] * rule.bits:
+        raise _Declined("affine codes with a scale for each row would not be smaller")
+    steps = symmetric_steps(rows.astype(np.float32, copy=False), rule.bits)
+    decoded = _in_tensor_order(np.concatenate(list(steps.decoded_rows())), tensor).astype(weights.dtype)
+    loss = measure(weights, _pieces(decoded))
+    _set_order(out.affine.codes, tensor)
+    out.affine.by.row_group = 1
+    affine.encode(writer, out.affine, steps.codes, rule.bits, steps.scales, None)
+    return _outcome(out, loss, f"affine {rule.bits} bit, a scale for each row")
+
+
+def _in_tensor_order(rows: npt.NDArray[Any], tensor: SourceTensor) -> npt.NDArray[Any]:
+    view = tensor.order.view or tensor.dims
+    perm = tensor.order.perm or tuple(range(len(view)))
+    return rows.reshape([view[axis] for axis in perm]).transpose(np.argsort(perm)).reshape(tensor.dims)
+
+
+def _pieces(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    flat = np.ascontiguousarray(values).reshape(-1)
+    for start in range(0, flat.size, CHUNK):
+        yield flat[start : start + CHUNK]
+
+
+def _encode_exact(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, raw: Buffer) -> str:
+    """A palette that reproduces every bit, where the tensor has few distinct values and it is smaller."""
+    if tensor.dtype not in _FLOATS or tensor.elements < 64 or not tensor.dims:
+        return ""
+    weights = np.frombuffer(raw, "<f4" if tensor.dtype == DType.FLOAT else "<f2").reshape(tensor.dims)
+    codebook = exact_codebook(weights, EXACT_ENTRIES)
+    if codebook is None:
+        return ""
+    bits = matrix.entropy_bits(np.bincount(codebook.codes.reshape(-1)))
+    table = codebook.table.nbytes + 64
+    if table + tensor.elements * bits / 8 >= _dense_estimate(writer, raw):
+        return ""
+    try:
+        _check_rows(tensor, matrix.depth_for(codebook.table.size))
+    except _Declined:
+        return ""
+    _write_codebook(writer, out, tensor, codebook)
+    return f"palette of its own {codebook.table.size} values, without loss"
+
+
+def _dense_estimate(writer: PayloadWriter, raw: Buffer) -> float:
+    sample = memoryview(raw).cast("B")[: 1 << 16]
+    return len(raw) * len(writer.encode_bytes(sample, matrix.Effort.QUICK)[1]) / max(len(sample), 1)
+
+
+def _encode_finished(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor) -> Outcome:
+    """A value that the source holds quantized already: the same codes and tables, not quantized again."""
+    value = tensor.quantized
+    assert value is not None
+    if isinstance(value.encoding, pb.Affine):
+        assert value.scales is not None
+        out.affine.CopyFrom(value.encoding)
+        depth = out.affine.codes.depth or 8
+        affine.encode(writer, out.affine, value.codes, depth, value.scales, value.zeros)
+    else:
+        assert value.tables is not None
+        out.palette.CopyFrom(value.encoding)
+        palette.encode(writer, out.palette, value.codes, value.tables, scales=value.scales)
+    return Outcome(KEPT, "quantized in the source, codes and tables as they are", zlib.crc32(tensor.read()), None)

@@ -1,0 +1,93 @@
+"""Float tensor -> one table and codes: the optimal 1-D codebook (design: exact on the weights' float16 histogram)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mobilemodel.encodings.matrix import entropy_bits
+from mobilemodel.encodings.packing import Codes
+from mobilemodel.quantize.histogram import Histogram, assign, histogram
+from mobilemodel.quantize.kmeans import optimal_partition
+from mobilemodel.quantize.loss import CHUNK
+
+Array = npt.NDArray[Any]
+HALF_ROUNDING = 1e-3
+"""share of the squared error that storing the table in float16 may add; past it the table is float32"""
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """A table of float16 or float32 entries, ascending, and the code of each weight in the weights' shape."""
+
+    table: npt.NDArray[np.float16] | npt.NDArray[np.float32]
+    codes: Codes
+
+    def decoded(self, dtype: np.dtype[Any]) -> Iterator[Array]:
+        """The decoded values in pieces, flat and in C order, as every reader computes them."""
+        values = self.table.astype(np.float32).astype(dtype)
+        flat = self.codes.reshape(-1)
+        for start in range(0, flat.size, CHUNK):
+            yield values[flat[start : start + CHUNK]]
+
+
+def exact_codebook(weights: Array, entries: int) -> Codebook | None:
+    """A codebook that reproduces a float32 or float16 tensor bit for bit; None if it has more distinct values.
+
+    Values are told apart by their bits: -0.0 is an entry of its own.
+    """
+    unsigned = np.dtype(f"<u{weights.dtype.itemsize}")
+    bits = np.ascontiguousarray(weights).view(unsigned).reshape(-1)
+    distinct = np.unique(bits[:4096])
+    for start in range(4096, bits.size, CHUNK):
+        if len(distinct) > entries:
+            return None
+        piece = bits[start : start + CHUNK]
+        known = distinct[np.minimum(np.searchsorted(distinct, piece), len(distinct) - 1)] == piece
+        if not known.all():
+            distinct = np.union1d(distinct, piece[~known])
+    if len(distinct) > entries or not len(distinct):
+        return None
+    values = distinct.view(weights.dtype).astype(np.float32)
+    if not np.isfinite(values).all():
+        return None
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    table = half if np.array_equal(half.astype(np.float32).view(np.uint32), values.view(np.uint32)) else values
+    codes = np.empty(bits.size, np.uint8 if len(distinct) <= 256 else np.uint16)
+    for start in range(0, bits.size, CHUNK):
+        codes[start : start + CHUNK] = np.searchsorted(distinct, bits[start : start + CHUNK])
+    return Codebook(table, codes.reshape(weights.shape))
+
+
+def optimal_codebook(weights: npt.NDArray[np.float32], entries: int) -> Codebook:
+    """The codebook of at most ``entries`` values with the least squared error over the weights' histogram.
+
+    Raises ValueError for weights that are not finite.
+    """
+    bins = histogram(weights)
+    table, code_of_bin = _fit(bins, entries)
+    return Codebook(table, assign(weights, bins, code_of_bin))
+
+
+def _fit(bins: Histogram, entries: int) -> tuple[npt.NDArray[np.float16] | npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    partition = optimal_partition(bins.values, bins.weights, entries)
+    sizes = np.diff(np.append(partition.starts, bins.values.size))
+    centroids = partition.centroids
+    with np.errstate(over="ignore"):
+        half = centroids.astype(np.float16)
+    mass = np.add.reduceat(bins.weights, partition.starts)
+    added = float(np.dot(mass, (centroids - half.astype(np.float64)) ** 2)) if np.isfinite(half).all() else np.inf
+    table = half if added <= HALF_ROUNDING * partition.cost else centroids.astype(np.float32)
+    return table, np.repeat(np.arange(len(sizes)), sizes)
+
+
+def predicted_bits(weights: npt.NDArray[np.float32], entries: int) -> float:
+    """Entropy of the optimal codebook's codes, bits a weight: what a palette's codes will take, within a per cent."""
+    bins = histogram(weights)
+    partition = optimal_partition(bins.values, bins.weights, entries)
+    return entropy_bits(np.add.reduceat(bins.weights, partition.starts))
