@@ -68,7 +68,7 @@ class OutputFile:
             os.fsync(self.file.fileno())
             if self._temporary is None:
                 name = self._spare_name() if self.force else self.path
-                os.link(f"/proc/self/fd/{self.file.fileno()}", name, follow_symlinks=True)
+                self._name_file(name)
                 if self.force:
                     self._temporary = name
                     os.replace(name, self.path)
@@ -84,6 +84,15 @@ class OutputFile:
             raise OutputError(f"cannot write: {error.strerror}", file=self.path) from None
         finally:
             self.close()
+
+    def _name_file(self, name: str) -> None:
+        """Give the unnamed file its first name. Only with a folder's descriptor does Python follow the link in /proc."""
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            source = f"/proc/self/fd/{self.file.fileno()}"
+            os.link(source, os.path.basename(name), dst_dir_fd=folder, follow_symlinks=True)
+        finally:
+            os.close(folder)
 
     def _spare_name(self) -> str:
         return os.path.join(self._folder, f".mobilemodel-{secrets.token_hex(8)}.tmp")

@@ -265,13 +265,14 @@ def _resample(values: Doubles, axis: int, indices: npt.NDArray[np.int64], weight
     """Weighted sums along one axis of H x W x C, tap by tap in ascending order, over the sums of the weights."""
     shape = [1, 1, 1]
     shape[axis] = -1
-    total: Doubles = np.zeros(1)
-    divisor: Doubles = np.zeros(shape)
-    for tap in range(weights.shape[1]):
+    divisor = weights[:, 0].reshape(shape)
+    total: Doubles = np.take(values, indices[:, 0], axis) * divisor
+    for tap in range(1, weights.shape[1]):
         weight = weights[:, tap].reshape(shape)
-        total = total + np.take(values, indices[:, tap], axis) * weight
+        total += np.take(values, indices[:, tap], axis) * weight
         divisor = divisor + weight
-    return total / divisor
+    total /= divisor
+    return total
 
 
 def _to_type(pixels: Pixels, step: pb.Preprocessing, mean_picture: Floats | None, dtype: int) -> npt.NDArray[Any]:

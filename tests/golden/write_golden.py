@@ -80,9 +80,7 @@ def resize_cases() -> list[dict[str, Any]]:
     for name, (mode, height, width), kernel in product(PICTURES, SIZES, pb.Resize.Kernel.keys()):
         short = kernel.removeprefix("KERNEL_")
         for antialias in (False, True) if short in ANTIALIASED else (False,):
-            step = pb.Resize(
-                mode=f"MODE_{mode}", height=height, width=width, kernel=kernel, antialias=antialias
-            )
+            step = pb.Resize(mode=f"MODE_{mode}", height=height, width=width, kernel=kernel, antialias=antialias)
             result = pictures.resize(PICTURES[name], step)
             cases.append({
                 "picture": name, "mode": mode, "height": height, "width": width, "kernel": short,
