@@ -1,12 +1,45 @@
-"""mobilemodel: small bundles of trained networks for phones, and the tools around them."""
+"""mobilemodel: small bundles of trained networks for phones, and the tools around them.
+
+    import mobilemodel as mm
+
+    report = mm.convert("alexnet.onnx", "out.mm", scheme="mixed-4-8")
+    with mm.open("out.mm") as bundle:
+        weights = bundle["fc6.weight"].numpy()
+
+Reading needs numpy, protobuf and zstandard; what converts and runs is imported when it is first used.
+"""
 
 from __future__ import annotations
 
-from mobilemodel.bundle import Bundle, Tensor
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mobilemodel.bundle import Bundle, Tensor, parse_bundle
 from mobilemodel.bundle import open_bundle as open  # noqa: A004 - the verb users expect
 from mobilemodel.errors import MobileModelError
+from mobilemodel.limits import Limits
+
+if TYPE_CHECKING:
+    from mobilemodel.export import export
+    from mobilemodel.pipeline import ConvertOptions, PreprocessingOptions, convert, verify
+    from mobilemodel.runtime import evaluate, read_data, session
 
 __version__ = "0.1.0"
 FORMAT_VERSION = "1.0"
 
-__all__ = ["FORMAT_VERSION", "Bundle", "MobileModelError", "Tensor", "__version__", "open"]
+_LAZY = {
+    "ConvertOptions": "mobilemodel.pipeline", "PreprocessingOptions": "mobilemodel.pipeline",
+    "convert": "mobilemodel.pipeline", "evaluate": "mobilemodel.runtime", "export": "mobilemodel.export",
+    "read_data": "mobilemodel.runtime", "session": "mobilemodel.runtime", "verify": "mobilemodel.pipeline",
+}  # fmt: skip
+
+__all__ = [
+    "FORMAT_VERSION", "Bundle", "ConvertOptions", "Limits", "MobileModelError", "PreprocessingOptions", "Tensor",
+    "__version__", "convert", "evaluate", "export", "open", "parse_bundle", "read_data", "session", "verify",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'mobilemodel' has no attribute '{name}'")

@@ -174,6 +174,7 @@ class BuiltBundle:
 
     data: bytes
     tensors: tuple[AnyTensor, ...]
+    family: Family
     graph: bytes | None = None
     labels: tuple[str, ...] = ()
 
@@ -193,7 +194,7 @@ def write_split(
     for start in range(0, len(codes), out.rows_per_block):
         block = codes[start : start + out.rows_per_block]
         plane = block != background
-        shape = codes_shape(*block.shape, 1)
+        shape = codes_shape(len(block), codes.shape[1], 1)
         raw = packing.pack(plane.astype(np.uint8), 1).tobytes()
         indices.append(add_matrix(writer, raw, shape))
         others = block[plane]
@@ -246,9 +247,9 @@ def random_codes(draw: st.DrawFn, shape: tuple[int, int], entries: int) -> Array
     return np.where(rare, spread, draw(st.integers(0, entries - 1))).astype(kind)
 
 
-names = st.text(
-    st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=24
-) | st.sampled_from(("conv1/weights:0", "Ä", "A\u0308", "\U0001f9e0", "\u202egnp.exe", "\x1b[2J", " ", "\n", "n" * 1024))
+unicode_text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=24)
+odd_names = ("conv1/weights:0", "Ä", "A\u0308", "\U0001f9e0", "\u202egnp.exe", "\x1b[2J", " ", "\n", "n" * 1024)
+names = unicode_text | st.sampled_from(odd_names)
 """tensor names of 1 to 1,024 bytes: composed and decomposed, astral, control and bidirectional characters"""
 
 shapes = st.one_of(
@@ -325,7 +326,8 @@ def palette_tensors(draw: st.DrawFn) -> PaletteTensor:
     scales, scales_by = None, (0, 0)
     if draw(st.booleans()):
         scales_by = draw(groupings(geometry))
-        scales = np.exp2(generator.uniform(-9, 9, geometry.groups(scales_by))).astype(draw(st.sampled_from((np.float16, np.float32))))
+        scale_kind = draw(st.sampled_from((np.float16, np.float32)))
+        scales = np.exp2(generator.uniform(-9, 9, geometry.groups(scales_by))).astype(scale_kind)
     background = draw(st.integers(0, entries - 1)) if entries > 1 and draw(st.booleans()) else None
     dtype = draw(st.sampled_from((DType.FLOAT, DType.FLOAT16)))
     codes = random_codes(draw, shape, entries)
@@ -359,12 +361,13 @@ def bundles(draw: st.DrawFn, max_tensors: int = 4) -> BuiltBundle:
     """A whole bundle: tensors of any kind, sometimes a graph, labels and inputs."""
     drawn = draw(st.lists(tensors, max_size=max_tensors, unique_by=lambda tensor: tensor.name))
     graph = draw(st.none() | st.binary(max_size=300))
-    labels = tuple(draw(st.lists(st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=8), max_size=3)))
+    labels = tuple(draw(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8), max_size=3)))
     manifest = pb.Manifest(producer="mobilemodel tests", licence="Apache-2.0")
     for name in draw(st.lists(names, max_size=2, unique=True)):
         value = manifest.inputs.add(name=name, dtype=1)
         value.shape.dimensions.add(size=1)
         value.shape.dimensions.add(symbol="N")
-    data = write_bundle(drawn, draw(families), graph=graph, labels=labels, manifest=manifest)
+    family = draw(families)
+    data = write_bundle(drawn, family, graph=graph, labels=labels, manifest=manifest)
     ordered = tuple(sorted(drawn, key=lambda tensor: tensor.name.encode()))
-    return BuiltBundle(data, ordered, graph, labels)
+    return BuiltBundle(data, ordered, family, graph, labels)

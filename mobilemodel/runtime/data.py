@@ -133,7 +133,7 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> Array:
         raise LimitExceededError(f"array {name}", expected=f"at most {LARGEST_ARRAY} bytes", found=size)
     try:
         with archive.open(f"{name}.npy") as member:
-            shape, dtype = _read_header(member)
+            shape, dtype = _read_header(member, name)
             elements = 1
             for dimension in shape:
                 elements *= dimension
@@ -146,12 +146,13 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> Array:
         raise MalformedSourceError(f"array {name} is no .npy file", found=error) from None
 
 
-def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(member)
-    if version not in ((1, 0), (2, 0)):
-        raise MalformedSourceError("version of a .npy file", expected="1.0 or 2.0", found=version)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(member)
+def _read_header(member: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        shape, _, dtype = headers[np.lib.format.read_magic(member)](member)
+    except Exception as error:
+        # numpy's parser raises errors of many kinds on a damaged header, those of Python's tokenizer among them.
+        raise MalformedSourceError(f"array {name} is no .npy file of version 1 or 2", found=error) from None
     return shape, dtype
 
 

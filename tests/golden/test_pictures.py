@@ -32,7 +32,18 @@ def picture(name: str) -> npt.NDArray[np.uint8]:
 
 
 def title(case: dict[str, Any]) -> str:
-    keys = ("picture", "mode", "height", "width", "kernel", "antialias", "colour_order", "layout", "crop_height", "dtype")
+    keys = (
+        "picture",
+        "mode",
+        "height",
+        "width",
+        "kernel",
+        "antialias",
+        "colour_order",
+        "layout",
+        "crop_height",
+        "dtype",
+    )
     return "-".join(str(case[key]) for key in keys if key in case)
 
 
@@ -54,8 +65,8 @@ def test_the_png_files_hold_the_pixels_of_the_table(name: str) -> None:
 @pytest.mark.parametrize("case", TABLE["resize"], ids=title)
 def test_resize_is_within_one_grey_level(case: dict[str, Any]) -> None:
     step = pb.Resize(
-        mode=f"MODE_{case['mode']}", height=case["height"], width=case["width"],  # type: ignore[arg-type]
-        kernel=f"KERNEL_{case['kernel']}", antialias=case["antialias"],  # type: ignore[arg-type]
+        mode=f"MODE_{case['mode']}", height=case["height"], width=case["width"],
+        kernel=f"KERNEL_{case['kernel']}", antialias=case["antialias"],
     )  # fmt: skip
     found = resize(picture(case["picture"]), step)
     assert found.shape[:2] == (case["rows"], case["columns"])
@@ -67,9 +78,9 @@ def test_resize_is_within_one_grey_level(case: dict[str, Any]) -> None:
 def test_everything_after_the_resize_is_exact(case: dict[str, Any]) -> None:
     step = pb.Preprocessing(
         crop_height=case["crop_height"], crop_width=case["crop_width"],
-        colour_order=f"COLOUR_ORDER_{case['colour_order']}",  # type: ignore[arg-type]
+        colour_order=f"COLOUR_ORDER_{case['colour_order']}",
         mean=[from_bits(value)[0] for value in case["mean"]], scale=[from_bits(value)[0] for value in case["scale"]],
-        layout=f"LAYOUT_{case['layout']}",  # type: ignore[arg-type]
+        layout=f"LAYOUT_{case['layout']}",
     )  # fmt: skip
     mean = case["mean_picture"]
     if mean:
