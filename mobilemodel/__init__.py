@@ -20,7 +20,7 @@ from mobilemodel.errors import MobileModelError
 from mobilemodel.limits import Limits
 
 if TYPE_CHECKING:
-    from mobilemodel.export import export
+    from mobilemodel.exporter import export
     from mobilemodel.pipeline import ConvertOptions, PreprocessingOptions, convert, verify
     from mobilemodel.runtime import evaluate, read_data, session
 
@@ -29,7 +29,7 @@ FORMAT_VERSION = "1.0"
 
 _LAZY = {
     "ConvertOptions": "mobilemodel.pipeline", "PreprocessingOptions": "mobilemodel.pipeline",
-    "convert": "mobilemodel.pipeline", "evaluate": "mobilemodel.runtime", "export": "mobilemodel.export",
+    "convert": "mobilemodel.pipeline", "evaluate": "mobilemodel.runtime", "export": "mobilemodel.exporter",
     "read_data": "mobilemodel.runtime", "session": "mobilemodel.runtime", "verify": "mobilemodel.pipeline",
 }  # fmt: skip
 

@@ -201,7 +201,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     import mobilemodel
-    from mobilemodel.export import export
+    from mobilemodel.exporter import export
 
     with mobilemodel.open(options.bundle) as bundle:
         for path in export(bundle, options.file, force=options.force):

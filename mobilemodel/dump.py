@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mobilemodel import dtypes
 from mobilemodel.bundle import Bundle, Tensor, open_bundle
+from mobilemodel.encodings.payloads import read_bytes
 from mobilemodel.errors import MobileModelError
 from mobilemodel.v1 import bundle_pb2 as pb
 
@@ -54,7 +55,7 @@ def dump(bundle: Bundle) -> Json:
     if manifest.HasField("labels"):
         out["labels"] = _trying(lambda: list(bundle.labels()))
     if manifest.HasField("report"):
-        out["report"] = _trying(lambda: _report(bundle.report()))
+        out["report"] = _trying(lambda: _bytes(bytes(read_bytes(bundle.container, manifest.report))))
     return out
 
 
@@ -115,11 +116,6 @@ def _preprocessing(bundle: Bundle, step: pb.Preprocessing) -> Json:
 
 def _float_bits(values: Iterable[float]) -> list[str]:
     return [f"{bits:08x}" for bits in np.array(list(values), "<f4").view("<u4").tolist()]
-
-
-def _report(report: Json | None) -> Json:
-    canonical = json.dumps(report, sort_keys=True, separators=(",", ":"))
-    return _bytes(canonical.encode())
 
 
 def _bytes(raw: bytes) -> Json:

@@ -68,7 +68,7 @@ def bundle_of(
             raw = item.raw_data or numpy_helper.to_array(item).tobytes()
             tensor = manifest.tensors.add(name=name, dtype=item.data_type, dims=item.dims)
             dense.encode(writer, tensor.dense, raw, item.data_type, elements_of(tensor.dims))
-            outside = TensorProto(name=name, data_type=item.data_type, dims=item.dims, data_location=1)
+            outside = TensorProto(name=name, data_type=item.data_type, dims=item.dims, data_location="EXTERNAL")
             for key, value in (("location", "mobilemodel"), ("offset", "0"), ("length", str(len(raw)))):
                 outside.external_data.add(key=key, value=value)
             item.CopyFrom(outside)

@@ -181,33 +181,26 @@ def _within_file(raw: bytes, start: int, crc32: int, size: int, limits: Limits) 
 
 
 def parse_message(data: bytes, limits: Limits = FORMAT_LIMITS) -> Container:
-    """Open a bundle through the protobuf runtime alone, as a reader without mapping would, and check all of it.
+    """Open a bundle as a protobuf message, as a reader without mapping would, and check all of it.
 
-    The manifest and the payloads are those that the runtime parsed; the file is then framed anew from their sizes
-    and compared with ``data``, so that a duplicate, moved or unknown field is refused (spec/container.md §7).
+    After the checks of ``open_bytes``, the manifest and the payloads that a protobuf runtime parses MUST be those that
+    their places hold: a duplicate, moved or unknown field is refused (spec/container.md §7).
     """
     from google.protobuf.message import DecodeError
 
-    validate.locate_manifest(data, len(data), limits)
+    container = open_bytes(data, limits)
+    container.check_all()
+    start = framing.head_size(container.manifest_size) - container.manifest_size
     try:
         envelope = pb.BundleEnvelope.FromString(data)
     except DecodeError as error:
         raise MalformedWireError(f"not a protobuf message: {error}") from None
-    manifest = validate.check_manifest(envelope.manifest, envelope.manifest_crc32, len(data), limits)
-    if len(envelope.payload) != len(manifest.payloads):
-        raise MisplacedPayloadError("payloads", expected=len(manifest.payloads), found=len(envelope.payload))
-    view = memoryview(data)
-    position = framing.head_size(len(envelope.manifest))
-    if data[:position] != framing.head(envelope.manifest, envelope.manifest_crc32) + envelope.manifest:
-        raise MalformedWireError("the manifest stands twice, or not in its place", offset=0)
+    if envelope.manifest != container.data[start : start + container.manifest_size]:
+        raise MalformedWireError("the manifest stands twice, or not in its place", offset=start)
+    if len(envelope.payload) != len(container.manifest.payloads):
+        found = len(envelope.payload)
+        raise MisplacedPayloadError("payloads", expected=len(container.manifest.payloads), found=found)
     for index, payload in enumerate(envelope.payload):
-        place = framing.frame(position, len(payload))
-        if (
-            view[position : place.offset] != place.content()
-            or view[place.offset : place.offset + len(payload)] != payload
-        ):
-            raise MisplacedPayloadError(f"payload {index} is not where its size puts it", offset=position)
-        position = place.offset + len(payload)
-    container = Container(view, manifest, len(envelope.manifest))
-    container.check_all()
+        if payload != container.stored(index):
+            raise MisplacedPayloadError(f"payload {index} is not where its size puts it")
     return container

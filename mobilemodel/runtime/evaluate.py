@@ -97,7 +97,8 @@ def evaluate(
         scores = _first_output(running, source.name, _filled(tensors, fixed))[: len(tensors)]
         ranks[done : done + len(tensors)] = _ranks(scores, classes[done : done + len(tensors)], data.file)
         done += len(tensors)
-    return Evaluation(100.0 * float((ranks < 1).mean()), 100.0 * float((ranks < 5).mean()), len(chosen))
+    top1, top5 = (100 * int((ranks < k).sum()) / len(chosen) for k in (1, 5))
+    return Evaluation(top1, top5, len(chosen))
 
 
 def compare(a: ModelLike, b: ModelLike, inputs: Mapping[str, Array], *, threads: int = 1) -> tuple[Difference, ...]:

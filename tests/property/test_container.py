@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import io
-import json
 import mmap
 import os
 import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -76,8 +75,7 @@ def read_by(opener: Opener, data: bytes) -> tuple[Any, ...] | None:
         with opener(data) as bundle:
             return model_of(bundle)
     except MobileModelError as error:
-        assert str(error).isprintable() or "\n" in str(error)
-        return None
+        return None if all(line.isprintable() for line in str(error).splitlines()) else ("unprintable",)
 
 
 def manifest_span(data: bytes) -> tuple[int, int]:
@@ -172,7 +170,7 @@ def test_duplicate_manifest(opener: Opener) -> None:
 
 @both_readers
 def test_reserialised(opener: Opener) -> None:
-    """'Stock re-serialisation keeps the length and the manifest's CRC but moves every payload, and is refused as such.'"""
+    """'Stock re-serialisation keeps the length ... but moves every payload, and is refused as such.'"""
     data = small_bundle()
     again = pb.Bundle.FromString(data).SerializeToString()
     assert len(again) == len(data)
@@ -205,8 +203,7 @@ def test_bytes_between_payloads(which: str) -> None:
         places = framing.frames(
             bundle.container.manifest_size, [entry.stored_size for entry in bundle.manifest.payloads]
         )
-        tensor = bundle["half"]
-        place = places[tensor.message.dense.first_payload + 3]
+        place = places[bundle["split"].message.palette.codes.first_payload + 3]
     assert place.padding > 2
     at = {"tag": place.start + place.padding, "length": place.offset - 1, "padding tag": place.start,
           "padding length": place.start + 1, "padding": place.start + 2}[which]  # fmt: skip
@@ -214,7 +211,7 @@ def test_bytes_between_payloads(which: str) -> None:
     changed[at] ^= 4
     with open_bundle(bytes(changed)) as bundle:
         with pytest.raises(MisplacedPayloadError) as caught:
-            bundle["half"].numpy()
+            bundle["split"].numpy()
         assert caught.value.offset == at
         with pytest.raises(MisplacedPayloadError):
             bundle.verify()
@@ -310,7 +307,7 @@ HUGE = 1 << 63
         ([0], {"view": [0, HUGE, HUGE], "first_payload": 0}),
         ([8, 8], {"row_axes": 3}),
         ([8, 8], {"row_axes": 2**32 - 1}),
-        ([8, 8], {"rows_per_block": 2**32 - 1}),
+        ([8, 8], {"rows_per_block": 0}),
         ([8, 8], {"first_payload": 2**32 - 1}),
         ([8, 8], {"segment": 2**32 - 1}),
         ([8, 8], {"vector": 257}),
@@ -363,23 +360,25 @@ def test_dense_chunks_that_overflow(chunk: int) -> None:
     assert time.perf_counter() - begin < 1
 
 
-def test_empty_tensors_of_any_view() -> None:
-    """A product of 0 hides no other size: what opens also decodes."""
-    table = b"\0\0\0\x3c"
-    for view in ([], [0, 2**31 - 1], [2**31 - 1, 0], [1] * 15 + [0]):
-        manifest = empty_manifest([b""])
-        palette_of(manifest, [0, 3], view=view, first_payload=0).palette.tables.size = 0
-        manifest.tensors[0].palette.codes.row_axes = len(view) and len(view) - 1
-        if not view:
-            manifest.payloads[0].stored_size = manifest.payloads[0].raw_size = len(table)
-            manifest.payloads[0].crc32 = zlib.crc32(table)
-            manifest.tensors[0].palette.tables.size = len(table) if view is None else 0
-        data = framed(manifest, [b"" if view else table])
-        try:
-            with open_bundle(data) as bundle:
-                assert bundle["w"].numpy().shape == (0, 3)
-        except MobileModelError as error:
-            assert isinstance(error, (MalformedManifestError, LimitExceededError))
+@pytest.mark.parametrize("view", [[0, 2**31 - 1], [2**31 - 1, 0], [0] * 16, [3, 5, 0, 7]])
+@pytest.mark.parametrize("row_axes", [0, 1, 2])
+def test_empty_tensors_of_any_view(view: list[int], row_axes: int) -> None:
+    """A product of 0 hides no other size: what opens also decodes, to nothing."""
+    manifest = empty_manifest([b""])
+    palette_of(manifest, [0, 3], view=view, row_axes=row_axes, first_payload=0).palette.tables.size = 0
+    with open_bundle(framed(manifest, [b""])) as bundle:
+        assert bundle["w"].numpy().shape == (0, 3)
+        assert bundle["w"].raw() == b""
+        bundle.verify()
+
+
+def test_a_block_may_ask_for_more_rows_than_there_are() -> None:
+    """'rows_per_block >= 1'; the last block is shorter, also where it is the first."""
+    table, block = b"\0\0\0\x3c", b"\xff" * 8
+    manifest = empty_manifest([table, block])
+    palette_of(manifest, [8, 8], rows_per_block=2**32 - 1)
+    with open_bundle(framed(manifest, [table, block])) as bundle:
+        assert np.array_equal(bundle["w"].numpy(), np.ones((8, 8), np.float32))
 
 
 def test_slices_may_overlap_but_not_leave_their_pool() -> None:
@@ -414,7 +413,9 @@ def test_nothing_hides_in_a_pool() -> None:
             bundle.verify()
 
 
-@pytest.mark.parametrize(("codec", "stored"), [(2, b"anything"), (3, b"anything"), (3, bytes.fromhex("28B52FFD2000010000") + b"x")])
+@pytest.mark.parametrize(
+    ("codec", "stored"), [(2, b"anything"), (3, b"anything"), (3, bytes.fromhex("28B52FFD2000010000") + b"x")]
+)
 def test_nothing_hides_in_an_empty_stream(codec: int, stored: bytes) -> None:
     """'zstd: exactly one frame, ... nothing after', also where a split block has no other codes."""
     table, plane = b"\0\0\0\x3c", b"\0"
@@ -437,7 +438,7 @@ def shared_payloads(tensors: int, payloads: int) -> bytes:
 
 
 def test_sharing_does_not_multiply_the_work_of_opening() -> None:
-    """'tensors, payloads: 65,535 each': 4,000 tensors of 4,000 payloads open in the time of 8,000, not of 16 million."""
+    """'tensors, payloads: 65,535 each': 4,000 tensors of 4,000 payloads take the time of 8,000, not of 16 million."""
     data = shared_payloads(4000, 4000)
     begin = time.perf_counter()
     with open_bundle(data) as bundle:
@@ -478,7 +479,7 @@ def test_limits_may_be_lowered_only() -> None:
 class SpyMap(mmap.mmap):
     """A mapping that tests can look at."""
 
-    made: list[SpyMap] = []
+    made: ClassVar[list[SpyMap]] = []
 
     def __new__(cls, *arguments: Any, **named: Any) -> SpyMap:
         mapping = super().__new__(cls, *arguments, **named)
@@ -497,7 +498,8 @@ def test_a_refused_file_is_unmapped_at_once(tmp_path: Path, mappings: list[SpyMa
     """A file that was refused can be replaced while its error is still being handled."""
     path = tmp_path / "a.mm"
     data = small_bundle()
-    for content in (data[:-1], data[:100], b"something else altogether", pb.Bundle.FromString(data).SerializeToString()):
+    moved = pb.Bundle.FromString(data).SerializeToString()
+    for content in (data[:-1], data[:100], b"something else altogether", moved):
         path.write_bytes(content)
         with pytest.raises(MobileModelError) as caught:
             open_file(path)
@@ -581,7 +583,6 @@ def test_reports_that_are_no_object(text: bytes) -> None:
     manifest.report = 0
     with open_bundle(framed(manifest, [text])) as bundle, pytest.raises(MobileModelError, match="report"):
         bundle.report()
-    assert json.loads("{}") == {}
 
 
 def test_unset_fixed_fields_are_missed() -> None:

@@ -54,13 +54,13 @@ def scored(rows: list[list[float]], classes: list[int]) -> Data:
 
 
 def test_top1_and_top5_are_counted() -> None:
-    rows = [[9, 8, 7, 6, 5, 4, 3]] * 7
+    rows = [[9.0, 8, 7, 6, 5, 4, 3]] * 7
     found = evaluate(same(["n", 7]), scored(rows, [0, 1, 2, 3, 4, 5, 6]))
     assert found == Evaluation(100 / 7, 500 / 7, 7)
 
 
 def test_equal_scores_favour_the_smaller_index_and_nan_finds_nothing() -> None:
-    rows = [[1, 1, 0], [1, 1, 0], [float("nan"), 2, 1]]
+    rows = [[1.0, 1, 0], [1.0, 1, 0], [float("nan"), 2, 1]]
     found = evaluate(same(["n", 3]), scored(rows, [0, 1, 1]))
     assert found.top1 == pytest.approx(100 / 3)
     assert found.top5 == pytest.approx(200 / 3)

@@ -98,7 +98,7 @@ def test_tensors_live_as_long_as_the_session(make_bundle: MakeBundle) -> None:
 
 
 def test_scalars_and_empty_tensors_are_handed_over(make_bundle: MakeBundle) -> None:
-    scalar = numpy_helper.from_array(np.float32(2.5), "s")
+    scalar = numpy_helper.from_array(np.array(2.5, np.float32), "s")
     empty = numpy_helper.from_array(np.zeros((0, 4), np.float32), "e")
     nodes = [helper.make_node("Add", ["x", "s"], ["t"]), helper.make_node("Concat", ["t", "e"], ["y"], axis=0)]
     found = run(session(make_bundle(model(nodes, [scalar, empty]), {"s", "e"})), X)["y"]

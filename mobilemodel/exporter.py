@@ -13,7 +13,6 @@ import numpy as np
 from mobilemodel import dtypes
 from mobilemodel.bundle import Bundle, Tensor
 from mobilemodel.errors import (
-    LimitExceededError,
     MissingDependencyError,
     OutputError,
     UnsupportedSourceError,
@@ -135,7 +134,8 @@ def _export_npz(bundle: Bundle, path: Path, force: bool) -> list[str]:
 
 def _export_safetensors(bundle: Bundle, path: Path, force: bool) -> list[str]:
     try:
-        from safetensors import SafetensorError, serialize
+        from safetensors import SafetensorError
+        from safetensors.numpy import save
     except ImportError:
         raise MissingDependencyError(
             "the safetensors package is not installed", advice="pip install 'mobilemodel[safetensors]'"
@@ -145,16 +145,11 @@ def _export_safetensors(bundle: Bundle, path: Path, force: bool) -> list[str]:
         for name, tensor in bundle.items():
             if dtypes.bits(tensor.dtype_number) < 8:
                 raise UnsupportedSourceError("safetensors files hold no type below 8 bits", tensor=name)
-            kind = dtypes.name(tensor.dtype_number)
-            content[name] = {"dtype": kind, "shape": list(tensor.shape), "data": bytes(tensor.raw())}
+            content[name] = np.ascontiguousarray(tensor.numpy())
         try:
-            raw = serialize(content)
-        except (SafetensorError, ValueError) as error:
+            raw = save(content)
+        except (SafetensorError, ValueError, KeyError) as error:
             raise UnsupportedSourceError(f"safetensors: {escape(str(error))}", file=bundle.file) from None
-        except MemoryError:
-            raise LimitExceededError("the tensors do not fit into memory", file=bundle.file) from None
         _write(output.file, raw, path)
         output.commit()
     return [str(path)]
-
-
