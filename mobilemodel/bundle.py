@@ -36,8 +36,8 @@ T = TypeVar("T")
 class Tensor:
     """One tensor of a bundle. Everything but the decoding methods is known without reading a payload."""
 
-    def __init__(self, container: Container, message: pb.Tensor, file: str | None) -> None:
-        self._container = container
+    def __init__(self, source: payloads.PayloadSource, message: pb.Tensor, file: str | None) -> None:
+        self._source = source
         self._message = message
         self._file = file
 
@@ -89,9 +89,9 @@ class Tensor:
     def stored_bytes(self) -> int:
         """Bytes in the file: whole payloads, and of shared pools the tensor's share by raw size, rounded up."""
         plan = self._plan()
-        total = sum(self._container.entry(use.payload).stored_size for use in plan.uses)
+        total = sum(self._source.entry(use.payload).stored_size for use in plan.uses)
         for piece in plan.slices:
-            entry = self._container.entry(piece.payload)
+            entry = self._source.entry(piece.payload)
             total += -(-entry.stored_size * piece.size // entry.raw_size) if entry.raw_size else 0
         return total
 
@@ -112,23 +112,23 @@ class Tensor:
         """The codec numbers of the tensor's payloads, ascending, each once."""
         plan = self._plan()
         indices = [use.payload for use in plan.uses] + [piece.payload for piece in plan.slices]
-        return tuple(sorted({self._container.entry(index).codec for index in indices}))
+        return tuple(sorted({self._source.entry(index).codec for index in indices}))
 
     def numpy(self) -> Array:
         """Decode the values: an array of ``shape`` and ``dtype``.
 
         Raises a MobileModelError naming file and tensor where a payload is damaged or not supported.
         """
-        return self._decoding(lambda: tensors.decode(self._container, self._message))
+        return self._decoding(lambda: tensors.decode(self._source, self._message))
 
     def raw(self) -> bytes | bytearray | memoryview:
         """Decode the values to ONNX ``raw_data``."""
-        return self._decoding(lambda: tensors.decode_raw(self._container, self._message))
+        return self._decoding(lambda: tensors.decode_raw(self._source, self._message))
 
     def indices(self) -> Array:
         """The codes of a palette or affine tensor, rows x codes_per_row (spec/tensors.md §3)."""
         codes = self._codes()
-        return self._decoding(lambda: matrix.read_codes(self._container, codes))
+        return self._decoding(lambda: matrix.read_codes(self._source, codes))
 
     def tables(self) -> Array:
         """The tables of a palette, tables x entries x vector, in their stored type."""
@@ -147,11 +147,11 @@ class Tensor:
 
     def verify(self) -> None:
         """Check every payload and the rules of spec/tensors.md §7, block by block; raise the first failure."""
-        self._decoding(lambda: tensors.verify(self._container, self._message))
+        self._decoding(lambda: tensors.verify(self._source, self._message))
 
     def _parameters(self) -> tensors.Quantized:
         codes = self._codes()
-        return self._decoding(lambda: tensors.read_parameters(self._container, self._message, codes))
+        return self._decoding(lambda: tensors.read_parameters(self._source, self._message, codes))
 
     def _codes(self) -> layout.CodesLayout:
         codes = self._plan().codes
@@ -172,8 +172,8 @@ class Tensor:
         plan = self._plan()
         try:
             for use in plan.uses:
-                if self._container.entry(use.payload).codec not in KNOWN_CODECS:
-                    found = self._container.entry(use.payload).codec
+                if self._source.entry(use.payload).codec not in KNOWN_CODECS:
+                    found = self._source.entry(use.payload).codec
                     raise UnsupportedCodecError(f"payload {use.payload} has an unknown codec", found=found)
             return work()
         except MobileModelError as error:
@@ -189,6 +189,7 @@ class Bundle(Mapping[str, Tensor]):
     def __init__(self, container: Container, file: str | None = None) -> None:
         self.container = container
         self.file = file
+        self._source = payloads.PoolCache(container)
         self._index = {message.name: message for message in container.manifest.tensors}
 
     def __enter__(self) -> Self:
@@ -201,7 +202,7 @@ class Bundle(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         try:
-            return Tensor(self.container, self._index[name], self.file)
+            return Tensor(self._source, self._index[name], self.file)
         except KeyError:
             raise TensorNotFoundError("no such tensor", file=self.file, tensor=name) from None
 

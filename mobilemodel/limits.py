@@ -57,6 +57,8 @@ class Limits:
     """required features of a file, or of a tensor"""
     nesting: int = 8
     """depth of nested messages"""
+    messages: int = 2**20
+    """messages within a manifest; 65,535 tensors with all their parts are 600,000"""
 
     def __post_init__(self) -> None:
         for bound in fields(self):

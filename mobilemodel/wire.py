@@ -82,7 +82,10 @@ def fields(data: Buffer, start: int, end: int, *, shortest: bool = True) -> Iter
     position = start
     while position < end:
         tag = position
-        key, position = read_varint(data, position, end, shortest=shortest)
+        key = data[position]
+        position += 1
+        if key >= 0x80:
+            key, position = read_varint(data, tag, end, shortest=shortest)
         number, wire_type = key >> 3, key & 7
         if not 1 <= number < 1 << 29:
             raise MalformedWireError("a field number is out of range", offset=tag, found=number)
@@ -113,7 +116,7 @@ class _Rule(NamedTuple):
     packed: bool
     oneof: str
     text: bool
-    message: str
+    message: Descriptor | None
     bits: int
 
 
@@ -139,29 +142,36 @@ def _rules(descriptor: Descriptor) -> dict[int, _Rule]:
         wire_type = _FIXED.get(field.type, VARINT)
         in_oneof = field.HasField("oneof_index") and not field.proto3_optional
         rules[field.number] = _Rule(
-            name=field.name,
+            name=f"{descriptor.name}.{field.name}",
             wire_type=wire_type,
             repeated=repeated,
             packed=repeated and wire_type != BYTES,
             oneof=proto.oneof_decl[field.oneof_index].name if in_oneof else "",
             text=field.type == _TYPE.TYPE_STRING,
-            message=field.type_name,
+            message=descriptor.fields_by_number[field.number].message_type,
             bits=_BITS.get(field.type, 64),
         )
     return rules
 
 
-def check_grammar(data: Buffer, start: int, end: int, descriptor: Descriptor, nesting: int) -> None:
+def check_grammar(
+    data: Buffer, start: int, end: int, descriptor: Descriptor, nesting: int, messages: int = 2**20
+) -> int:
     """Check that ``data[start:end]`` is a message of ``descriptor`` in the strict form of spec/container.md §5.
 
     Field numbers never decrease; a singular field, a packed field and a member of a oneof occur at most once;
     varints are minimal and fit their type; text is UTF-8. Fields that the schema does not name are passed over.
+    Returns how many of ``messages`` are left: a parsed message takes hundreds of bytes, an empty one on the wire two.
 
-    Raises MalformedWireError, with the offset, for a violation; LimitExceededError when messages nest too deep.
+    Raises MalformedWireError, with the offset, for a violation; LimitExceededError when messages nest too deep or
+    are too many.
     """
     if nesting < 0:
         raise LimitExceededError("messages are nested too deep", offset=start)
+    if messages <= 0:
+        raise LimitExceededError("too many messages", offset=start)
     rules = _rules(descriptor)
+    messages -= 1
     last = 0
     oneofs: set[str] = set()
     for field in fields(data, start, end):
@@ -174,47 +184,49 @@ def check_grammar(data: Buffer, start: int, end: int, descriptor: Descriptor, ne
         rule = rules.get(field.number)
         if rule is None:
             continue
-        where = f"{descriptor.name}.{rule.name}"
         if field.wire_type != (BYTES if rule.packed else rule.wire_type):
-            raise MalformedWireError(f"{where} has wire type {field.wire_type}", offset=field.tag)
+            raise MalformedWireError(f"{rule.name} has wire type {field.wire_type}", offset=field.tag)
         if repeats and (rule.packed or not rule.repeated):
-            raise MalformedWireError(f"{where} stands twice", offset=field.tag)
+            raise MalformedWireError(f"{rule.name} stands twice", offset=field.tag)
         if rule.oneof:
             if rule.oneof in oneofs:
-                raise MalformedWireError(f"{where}: another member of '{rule.oneof}' is set", offset=field.tag)
+                raise MalformedWireError(f"{rule.name}: another member of '{rule.oneof}' is set", offset=field.tag)
             oneofs.add(rule.oneof)
         if rule.packed:
-            _check_packed(data, field, rule, where)
-        elif rule.message and rule.wire_type == BYTES:
-            child = descriptor.fields_by_number[field.number].message_type
-            assert child is not None
-            check_grammar(data, field.start, field.end, child, nesting - 1)
+            _check_packed(data, field, rule)
+        elif rule.message is not None:
+            messages = check_grammar(data, field.start, field.end, rule.message, nesting - 1, messages)
         elif rule.text:
-            _check_text(data, field, where)
+            _check_text(data, field, rule)
         elif rule.wire_type == VARINT:
-            _check_bits(field.value, rule, field.tag, where)
+            _check_bits(field.value, rule, field.tag)
+    return messages
 
 
-def _check_bits(value: int, rule: _Rule, offset: int, where: str) -> None:
+def _check_bits(value: int, rule: _Rule, offset: int) -> None:
     if value >> rule.bits:
-        raise MalformedWireError(f"{where} does not fit {rule.bits} bits", offset=offset, found=value)
+        raise MalformedWireError(f"{rule.name} does not fit {rule.bits} bits", offset=offset, found=value)
 
 
-def _check_packed(data: Buffer, field: Field, rule: _Rule, where: str) -> None:
+def _check_packed(data: Buffer, field: Field, rule: _Rule) -> None:
     if rule.wire_type != VARINT:
         width = 4 if rule.wire_type == FIXED32 else 8
         if (field.end - field.start) % width:
-            raise MalformedWireError(f"{where}: packed length is not a multiple of {width}", offset=field.tag)
+            raise MalformedWireError(f"{rule.name}: packed length is not a multiple of {width}", offset=field.tag)
         return
     position = field.start
     while position < field.end:
         start = position
-        value, position = read_varint(data, position, field.end)
-        _check_bits(value, rule, start, where)
+        value = data[position]
+        position += 1
+        if value >= 0x80:
+            value, position = read_varint(data, start, field.end)
+        if value >> rule.bits:
+            _check_bits(value, rule, start)
 
 
-def _check_text(data: Buffer, field: Field, where: str) -> None:
+def _check_text(data: Buffer, field: Field, rule: _Rule) -> None:
     try:
         str(bytes(data[field.start : field.end]), "utf-8")
     except UnicodeDecodeError as error:
-        raise MalformedWireError(f"{where} is not UTF-8", offset=field.start + error.start) from None
+        raise MalformedWireError(f"{rule.name} is not UTF-8", offset=field.start + error.start) from None

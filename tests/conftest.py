@@ -27,6 +27,13 @@ settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses the zoo, so that it can be chosen and left out."""
+    for item in items:
+        if "zoo" in getattr(item, "fixturenames", ()):
+            item.add_marker("zoo")
+
+
 @pytest.fixture(scope="session")
 def zoo() -> Path:
     """The folder of real models and data: MOBILEMODEL_ZOO, else ``../shared/zoo`` beside the checkout.

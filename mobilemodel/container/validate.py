@@ -75,7 +75,9 @@ def check_manifest(manifest: Buffer, crc32: int, size: int, limits: Limits) -> p
         raise ManifestChecksumError(
             "the manifest is damaged", expected=f"CRC {crc32:08x}", found=f"{zlib.crc32(manifest):08x}"
         )
-    check_grammar(manifest, 0, len(manifest), pb.DESCRIPTOR.message_types_by_name["Manifest"], limits.nesting)
+    check_grammar(
+        manifest, 0, len(manifest), pb.DESCRIPTOR.message_types_by_name["Manifest"], limits.nesting, limits.messages
+    )
     parsed = pb.Manifest.FromString(bytes(manifest))
     _check_features(parsed, limits)
     _check_limits(parsed, limits)

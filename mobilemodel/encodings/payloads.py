@@ -41,8 +41,38 @@ def read_matrix(source: PayloadSource, index: int, shape: MatrixShape) -> bytes 
 
 
 def read_slice(source: PayloadSource, piece: pb.Slice) -> memoryview:
-    """Decode the payload that a slice lies in and cut it out."""
-    return memoryview(read_bytes(source, piece.payload))[piece.offset : piece.offset + piece.size]
+    """Decode the payload that a slice lies in and cut it out; a ``PoolCache`` decodes a pool once for its slices."""
+    pool = source.read_pool(piece.payload) if isinstance(source, PoolCache) else read_bytes(source, piece.payload)
+    return memoryview(pool)[piece.offset : piece.offset + piece.size]
+
+
+class PoolCache:
+    """A source that keeps the pool decoded last: the pieces of neighbouring tensors lie in the same one.
+
+    Memory grows by one pool, 64 KiB at most. Threads may share a cache; at worst they decode a pool twice.
+    """
+
+    def __init__(self, source: PayloadSource) -> None:
+        self._source = source
+        self._last: tuple[int, bytes] = (-1, b"")
+
+    def entry(self, index: int) -> pb.Payload:
+        return self._source.entry(index)
+
+    def stored(self, index: int) -> memoryview:
+        return self._source.stored(index)
+
+    def read_pool(self, index: int) -> bytes | memoryview:
+        """Decode a payload that slices lie in, or return it as it was decoded before."""
+        known, pool = self._last
+        if known == index:
+            self._source.stored(index)  # raises where the source was closed
+            return pool
+        decoded = read_bytes(self._source, index)
+        # Stored pools are views of the file: they cost nothing to read, and keeping one would keep the file open.
+        if isinstance(decoded, bytes) and len(decoded) <= FORMAT_LIMITS.pool:
+            self._last = (index, decoded)
+        return decoded
 
 
 class PayloadWriter:
