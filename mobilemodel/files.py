@@ -1,15 +1,23 @@
-"""Writing files so that nothing is ever half there: an unnamed file, named only when it is complete."""
+"""Files in and out: outputs that are never half there, and small inputs that are read within a limit."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
-import tempfile
+from contextlib import suppress
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from mobilemodel.errors import OutputError, OutputExistsError, UsageError
+from mobilemodel.errors import LimitExceededError, OutputError, OutputExistsError, UsageError
+
+_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
+# What link() answers on file systems that know no second name of a file.
+_NO_LINKS = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS))
 
 
 class OutputFile:
@@ -19,13 +27,18 @@ class OutputFile:
     hidden temporary file stands beside it. An existing file is replaced only with ``force``, and stays untouched
     when anything fails.
 
-    Raises UsageError for a folder that does not exist, OutputExistsError, OutputError when writing fails.
+    Raises UsageError for a path that cannot be an output, OutputExistsError, OutputError when writing fails.
+
+        with OutputFile("out.mm") as output:
+            output.file.write(content)
+            output.commit()
     """
 
     def __init__(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         self.path = os.fspath(path)
         self.force = force
-        self._folder = os.path.dirname(os.path.abspath(self.path))
+        self.folder = os.path.dirname(self.path) or os.curdir
+        """where the output and all that is temporary lie"""
         self._temporary: str | None = None
         self._check()
         self.file: BinaryIO = self._open()
@@ -33,51 +46,53 @@ class OutputFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _check(self) -> None:
-        if not os.path.isdir(self._folder):
-            raise UsageError("no such folder", file=self._folder)
+        if os.path.basename(self.path) in ("", os.curdir, os.pardir):
+            raise UsageError("the output is no file's name", file=self.path, advice="Name a file, such as out.mm.")
         try:
+            if not os.path.isdir(self.folder):
+                raise UsageError("no such folder", file=self.folder, advice="Make it first.")
             mode = os.lstat(self.path).st_mode
         except FileNotFoundError:
             return
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot be an output: {getattr(error, 'strerror', error)}", file=self.path) from None
         if not stat.S_ISREG(mode):
-            raise UsageError("the output exists and is not a regular file", file=self.path)
+            raise UsageError("the output exists and is no regular file", file=self.path, found=_kind(mode))
         if not self.force:
             raise OutputExistsError("the output exists", file=self.path, advice="--force replaces it.")
 
     def _open(self) -> BinaryIO:
-        unnamed = getattr(os, "O_TMPFILE", 0)
-        if unnamed:
-            try:
-                return os.fdopen(os.open(self._folder, unnamed | os.O_RDWR, 0o666), "w+b")
-            except OSError:
-                pass  # this file system has no unnamed files
+        # Without /proc an unnamed file cannot be given its name.
+        if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+            with suppress(OSError):  # not every file system has unnamed files
+                return os.fdopen(os.open(self.folder, os.O_TMPFILE | os.O_RDWR, 0o666), "w+b")
+        self._temporary = self._spare_name()
         try:
-            descriptor, self._temporary = tempfile.mkstemp(prefix=".mobilemodel-", suffix=".tmp", dir=self._folder)
-        except OSError as error:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            return os.fdopen(os.open(self._temporary, flags, 0o666), "w+b")
+        except BaseException as error:
+            self._remove_temporary()
+            if not isinstance(error, OSError):
+                raise
             raise OutputError(f"cannot write beside the output: {error.strerror}", file=self.path) from None
-        return os.fdopen(descriptor, "w+b")
 
     def commit(self) -> None:
         """Bring the file to its place: on disk first, then by one atomic step."""
         try:
             self.file.flush()
             os.fsync(self.file.fileno())
-            if self._temporary is None:
-                name = self._spare_name() if self.force else self.path
-                self._name_file(name)
-                if self.force:
-                    self._temporary = name
-                    os.replace(name, self.path)
-                    self._temporary = None
-            elif self.force:
-                os.replace(self._temporary, self.path)
-                self._temporary = None
+            if self.force:
+                self._replace()
+            elif self._temporary is None:
+                self._name_file(self.path)
             else:
-                os.link(self._temporary, self.path)
+                self._rename_to_new()
         except FileExistsError:
             raise OutputExistsError("the output exists", file=self.path, advice="--force replaces it.") from None
         except OSError as error:
@@ -85,9 +100,29 @@ class OutputFile:
         finally:
             self.close()
 
+    def _replace(self) -> None:
+        if self._temporary is None:
+            # Remembered first: an interruption in between must not leave the name behind.
+            self._temporary = self._spare_name()
+            self._name_file(self._temporary)
+        os.replace(self._temporary, self.path)
+        self._temporary = None
+
+    def _rename_to_new(self) -> None:
+        """Let the named temporary file appear at a path where nothing may be."""
+        assert self._temporary is not None
+        try:
+            os.link(self._temporary, self.path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if os.path.lexists(self.path):
+                raise FileExistsError from None
+            self._replace()
+
     def _name_file(self, name: str) -> None:
-        """Give the unnamed file its first name. Only with a folder's descriptor does Python follow the link in /proc."""
-        folder = os.open(self._folder, os.O_RDONLY)
+        """Name the unnamed file. Only with a folder's descriptor does Python follow the link in /proc."""
+        folder = os.open(self.folder, os.O_RDONLY)
         try:
             source = f"/proc/self/fd/{self.file.fileno()}"
             os.link(source, os.path.basename(name), dst_dir_fd=folder, follow_symlinks=True)
@@ -95,17 +130,41 @@ class OutputFile:
             os.close(folder)
 
     def _spare_name(self) -> str:
-        return os.path.join(self._folder, f".mobilemodel-{secrets.token_hex(8)}.tmp")
+        return os.path.join(self.folder, f".mobilemodel-{secrets.token_hex(8)}.tmp")
+
+    def _remove_temporary(self) -> None:
+        if self._temporary is not None:
+            with suppress(OSError):
+                os.unlink(self._temporary)
+            self._temporary = None
 
     def close(self) -> None:
         """Forget the file unless it was committed."""
-        try:
+        with suppress(OSError):  # a full disk was reported when it was met
             self.file.close()
-        except OSError:
-            pass  # a full disk was reported when it was met
-        if self._temporary is not None:
-            try:
-                os.unlink(self._temporary)
-            except OSError:
-                pass
-            self._temporary = None
+        self._remove_temporary()
+
+
+def read_small_file(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
+    """Read all of a regular file of at most ``limit`` bytes; ``what`` names it in errors: ``--labels``.
+
+    Raises UsageError for what cannot be read, pipes and devices among them, LimitExceededError for a larger file.
+    """
+    name = os.fspath(path)
+    try:
+        # Without O_NONBLOCK, opening a named pipe waits for its writer before it can be refused.
+        descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise UsageError(f"{what} is no regular file", file=name, found=_kind(mode))
+            content = file.read(limit + 1)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{what}: {getattr(error, 'strerror', None) or error}", file=name) from None
+    if len(content) > limit:
+        raise LimitExceededError(what, file=name, expected=f"at most {limit} bytes")
+    return content
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "something else")

@@ -14,6 +14,7 @@ from mobilemodel.wire import Field, fields, read_varint
 from tests.conformance.builder import manifest_span
 
 _WIDTH = 16
+_LISTS = ("sources", "inputs", "outputs", "preprocessing", "tensors", "payloads", "dimensions", "required_features")
 
 
 def annotate(data: bytes) -> str:
@@ -45,7 +46,8 @@ def _hex(data: bytes) -> str:
 
 def _line(data: bytes, start: int, end: int, text: str) -> Iterator[str]:
     for at in range(start, max(end, start + 1), _WIDTH):
-        yield f"{at:06x}  {_hex(data[at : min(at + _WIDTH, end)])}".ljust(58) + (text if at == start else "")
+        line = f"{at:06x}  {_hex(data[at : min(at + _WIDTH, end)])}".ljust(58)
+        yield (line + text if at == start else line).rstrip()
 
 
 def _message(data: bytes, start: int, end: int, descriptor: Descriptor, indent: str) -> Iterator[str]:
@@ -56,16 +58,12 @@ def _message(data: bytes, start: int, end: int, descriptor: Descriptor, indent: 
         if known is None:
             yield from _line(data, field.tag, field.end, f"{indent}field {field.number}, unknown")
             continue
-        name = f"{known.name}[{index}]" if index or _is_list_of_messages(known) else known.name
+        name = f"{known.name}[{index}]" if known.name in _LISTS else known.name
         if known.message_type is not None:
-            yield from _line(data, field.tag, field.start, f"{indent}{name}: {field.end - field.start} bytes").__iter__()
+            yield from _line(data, field.tag, field.start, f"{indent}{name}: {field.end - field.start} bytes")
             yield from _message(data, field.start, field.end, known.message_type, indent + "  ")
         else:
             yield from _line(data, field.tag, field.end, f"{indent}{name} = {_shown(data, field, known)}")
-
-
-def _is_list_of_messages(known: FieldDescriptor) -> bool:
-    return known.message_type is not None and known.name.endswith("s") and known.name not in ("codes", "zeros", "scales", "tables")
 
 
 def _shown(data: bytes, field: Field, known: FieldDescriptor) -> Any:

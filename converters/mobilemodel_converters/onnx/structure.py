@@ -36,23 +36,36 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
             yield from all_nodes(inner)
 
 
-def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every dense TensorProto of a model: initializers and attributes, also in subgraphs and functions."""
-    for graph in all_graphs(model.graph):
-        yield from graph.initializer
-    nodes = list(all_nodes(model.graph))
+def all_parts(model: onnx.ModelProto) -> tuple[list[onnx.GraphProto], list[onnx.NodeProto]]:
+    """Every graph and every node of a model: main graph, subgraphs, functions and training graphs."""
+    graphs = list(all_graphs(model.graph))
+    for training in model.training_info:
+        graphs += [*all_graphs(training.initialization), *all_graphs(training.algorithm)]
+    nodes = []
     for function in model.functions:
-        for node in function.node:
-            nodes.append(node)
-            for inner in subgraphs(node):
-                for graph in all_graphs(inner):
-                    yield from graph.initializer
-                nodes += all_nodes(inner)
+        nodes += function.node
+        graphs += [graph for node in function.node for inner in subgraphs(node) for graph in all_graphs(inner)]
+    nodes += [node for graph in graphs for node in graph.node]
+    return graphs, nodes
+
+
+def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every TensorProto of a model: initializers and attributes, also the two of each sparse tensor."""
+    graphs, nodes = all_parts(model)
+    sparse = []
+    for graph in graphs:
+        yield from graph.initializer
+        sparse += graph.sparse_initializer
     for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
+            if attribute.HasField("sparse_tensor"):
+                sparse.append(attribute.sparse_tensor)
+            sparse += attribute.sparse_tensors
+    for tensor in sparse:
+        yield from (tensor.values, tensor.indices)
 
 
 def domain(name: str) -> str:
@@ -61,7 +74,7 @@ def domain(name: str) -> str:
 
 
 def definitions(graph: onnx.GraphProto) -> Counter[str]:
-    """How often each name is defined in a graph and the graphs within it; an initializer that is an input counts once."""
+    """How often each name is defined in a graph and those within it; an initializer that is an input counts once."""
     counts: Counter[str] = Counter()
     for inner in all_graphs(graph):
         names = [tensor.name for tensor in inner.initializer]
