@@ -21,8 +21,12 @@ from mobilemodel.limits import Limits
 
 if TYPE_CHECKING:
     from mobilemodel.exporter import export
-    from mobilemodel.pipeline import ConvertOptions, PreprocessingOptions, convert, verify
-    from mobilemodel.runtime import evaluate, read_data, session
+    from mobilemodel.pipeline.convert import ConvertOptions, convert
+    from mobilemodel.pipeline.preprocessing import PreprocessingOptions
+    from mobilemodel.pipeline.verify import verify
+    from mobilemodel.runtime.data import read_data
+    from mobilemodel.runtime.evaluate import evaluate
+    from mobilemodel.runtime.session import session
 
 __version__ = "0.1.0"
 FORMAT_VERSION = "1.0"

@@ -267,7 +267,7 @@ class Bundle(Mapping[str, Tensor]):
         """The mean picture of a preprocessing step: height x width x channels, float32."""
         picture = step.mean_picture
         raw = self._read(picture.payload)
-        return np.frombuffer(raw, "<f4").reshape(picture.height, picture.width, -1)
+        return np.frombuffer(raw, "<f4").reshape(picture.height, picture.width, -1).copy()
 
     def verify(self) -> None:
         """Read every byte: frames, checksums, all tensors, graph, labels, report. Raises the first failure."""

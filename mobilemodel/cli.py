@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 from mobilemodel.errors import MobileModelError, escape
-from mobilemodel.listing import list_bundle, list_tensor, listing_json
+
+if TYPE_CHECKING:
+    from mobilemodel.pipeline import Verification
 
 EXIT_CODES = """\
 exit codes: 0 done; 1 a check said no, or an output could not be written; 2 wrong usage; 3 malformed input;
@@ -23,36 +30,92 @@ examples:
   mobilemodel verify out.mm --against alexnet.onnx
   mobilemodel export out.mm again.onnx
 """
+PREPROCESSING = """\
+preprocessing is resize, crop, channel order, then (x - mean) * scale on pixels of 0 to 255. It is kept in the bundle
+for the applications that read it; the network is not changed."""
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP: unwinds like an interruption, so that temporary files are taken away."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. Bad input never ends in a traceback."""
+    if sys.stdout is None:
+        return _fail("standard output is closed", 1, "Send it to /dev/null to drop it.")
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
     try:
-        code: int = options.run(options)
-        sys.stdout.flush()
-        return code
+        with _termination_unwinds():
+            code = _run(arguments)
+            sys.stdout.flush()
+            return code
     except MobileModelError as error:
-        return _fail(f"{error}", error.exit_code)
+        return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was changed", 130)
+        return _fail("interrupted", 130)
+    except Terminated as error:
+        return _fail("terminated", error.exit_code)
     except BrokenPipeError:
-        # Whoever read our output has gone: nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it has gone
         return 1
     except MemoryError:
-        return _fail("not enough memory; nothing was changed", 1)
+        return _fail("not enough memory", 1)
     except OSError as error:
-        return _fail(f"{error.strerror or error}: {escape(str(error.filename or ''))}", 1)
+        _drop_output()
+        place = f": {escape(str(error.filename))}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{place}", 1)
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"mobilemodel: {message}", file=sys.stderr)
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit:
+        sys.stdout.flush()  # the help text: a pipe that is closed shows now
+        raise
+    code: int = options.run(options)
     return code
+
+
+@contextmanager
+def _termination_unwinds() -> Iterator[None]:
+    """Turn the signals that end a process into an exception while a command runs."""
+
+    def unwind(number: int, _: FrameType | None) -> NoReturn:
+        raise Terminated(number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []  # only the main thread may ask
+    # A signal that is ignored, as under nohup, stays ignored.
+    before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    for number in before:
+        signal.signal(number, unwind)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _fail(message: str, code: int, advice: str = "") -> int:
+    # With stderr closed, print would turn to stdout.
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(f"mobilemodel: {message}" + (f"\n  {advice}" if advice else ""), file=sys.stderr, flush=True)
+    return code
+
+
+def _drop_output() -> None:
+    """What is still buffered for stdout goes nowhere: else Python would fail on it again at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,18 +133,22 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(commands)
     _add_export(commands)
     listing = _command(commands, "converters", "list the source formats", _converters)
-    listing.add_argument("--json", action="store_true", help="as JSON")
+    listing.add_argument("--json", action="store_true", help="as JSON (docs/json.md)")
     return parser
 
 
-Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
+Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 
 def _command(
-    commands: Commands[argparse.ArgumentParser], name: str, what: str, run: Callable[[argparse.Namespace], int]
+    commands: Commands[argparse.ArgumentParser],
+    name: str,
+    what: str,
+    run: Callable[[argparse.Namespace], int],
+    more: str = "",
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
-        name, help=what, description=f"{what[0].upper()}{what[1:]}.", epilog=EXIT_CODES,
+        name, help=what, description=f"{what[0].upper()}{what[1:]}.", epilog=f"{more}\n\n{EXIT_CODES}".lstrip(),
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
     parser.set_defaults(run=run)
@@ -89,7 +156,7 @@ def _command(
 
 
 def _add_convert(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "convert", "convert a trained network to a bundle", _convert)
+    parser = _command(commands, "convert", "convert a trained network to a bundle", _convert, PREPROCESSING)
     add = parser.add_argument
     add("sources", nargs="+", metavar="SRC", help="the model's file or files")
     add("out", metavar="OUT", help="the bundle to write, such as out.mm")
@@ -99,60 +166,62 @@ def _add_convert(commands: Commands[argparse.ArgumentParser]) -> None:
     add("--profile", choices=("full", "baseline"), default="full", help="baseline: readers need no zstd")
     add("--from", dest="converter", metavar="FORMAT", help="the source's format, where its content does not tell")
     add("--dry-run", action="store_true", help="report, and write nothing")
-    add("--json", action="store_true", help="the report as JSON")
+    add("--json", action="store_true", help="the report as JSON (docs/json.md)")
     add("--force", action="store_true", help="replace an existing output")
-    add("--labels", metavar="FILE", help="class names, one for each line")
-    add("--mean", metavar="V|V,V,V|FILE.npy", help="subtracted from pixels of 0 to 255")
+    add("--labels", metavar="F", help="class names, one on each line")
+    add("--mean", metavar="F|V,V,V", help="subtracted: one value, one for each channel, or a .npy picture")
     add("--scale", metavar="S|S,S,S", help="multiplies what is left")
-    add("--channels", choices=("rgb", "bgr", "grey"), help="colour order of the input (default rgb)")
-    add("--resize", metavar="MODE", help="short:256, fit:320x240 or 256x256, with :kernel after it")
-    add("--crop", metavar="SIZE", help="227, or height x width as 224x192, centred")
-    add("--licence", default="", metavar="SPDX", help="licence of the model")
-    add("--description", default="", metavar="TEXT", help="free text kept in the bundle")
+    add("--channels", choices=("rgb", "bgr", "grey"), help="what the input takes (default rgb)")
+    add("--resize", metavar="MODE", help="short:256, fit:320x240 or 256x256 (height x width), "
+        "then :nearest, :bilinear (default), :corners, :area or :bicubic")  # fmt: skip
+    add("--crop", metavar="SIZE", help="227, or height x width as 224x192, from the centre")
+    add("--licence", default="", metavar="SPDX", help="licence of the model, such as Apache-2.0")
+    add("--description", default="", metavar="TEXT", help="kept in the bundle")
 
 
 def _add_inspect(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "inspect", "list a bundle, or one of its tensors", _inspect)
-    parser.add_argument("bundle", metavar="OUT")
-    parser.add_argument("tensor", nargs="?", metavar="TENSOR")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser = _command(commands, "inspect", "list a bundle, or one of its tensors, without decoding it", _inspect)
+    parser.add_argument("bundle", metavar="OUT", help="the bundle")
+    parser.add_argument("tensor", nargs="?", metavar="TENSOR", help="the name of a tensor: all that is known of it")
+    parser.add_argument("--json", action="store_true", help="as JSON (docs/json.md)")
 
 
 def _add_verify(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = _command(commands, "verify", "read every byte of a bundle, and compare it with its source", _verify)
-    parser.add_argument("bundle", metavar="OUT")
+    parser.add_argument("bundle", metavar="OUT", help="the bundle")
     parser.add_argument("--against", nargs="+", default=[], metavar="SRC", help="the model that it was made from")
     parser.add_argument("--from", dest="converter", metavar="FORMAT", help="the source's format")
     parser.add_argument("--tolerance", type=_tolerance, metavar="X",
-                        help="largest difference of an output relative to its largest value")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="as JSON")
+                        help="largest difference of an output relative to its largest value, such as 0.05")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="as JSON (docs/json.md)")
 
 
 def _tolerance(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
-        raise ValueError
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, found {text!r}")
     return value
 
 
 def _add_export(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = _command(commands, "export", "write a bundle's content as a plain file", _export)
-    parser.add_argument("bundle", metavar="OUT")
+    parser.add_argument("bundle", metavar="OUT", help="the bundle")
     parser.add_argument("file", metavar="FILE", help="ends in .onnx, .npz or .safetensors")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from mobilemodel.audit.report import report_json, report_text
     from mobilemodel.pipeline import ConvertOptions, PreprocessingOptions, convert
     from mobilemodel.pipeline.preprocessing import read_labels
 
     wanted = PreprocessingOptions(options.mean, options.scale, options.channels, options.resize, options.crop)
     step, mean_picture = wanted.message() if wanted.given else (None, b"")
-    labels = read_labels(Path(options.labels)) if options.labels else ()
-    with _Progress() as progress:
+    labels = read_labels(options.labels) if options.labels is not None else ()
+    with Progress() as progress:
         report = convert(options.sources, options.out, scheme=options.scheme, options=ConvertOptions(
             codec=options.codec, profile=options.profile, force=options.force, dry_run=options.dry_run,
             converter=options.converter, preprocessing=step, mean_picture=mean_picture, labels=labels,
@@ -160,43 +229,50 @@ def _convert(options: argparse.Namespace) -> int:
         ))  # fmt: skip
     print(report_json(report) if options.json else report_text(report))
     if options.dry_run:
-        print("dry run: nothing was written", file=sys.stderr)
+        _talk("dry run: nothing was written")
     return 0
 
 
 def _inspect(options: argparse.Namespace) -> int:
     import mobilemodel
+    from mobilemodel.listing import list_bundle, list_tensor, listing_json
 
     with mobilemodel.open(options.bundle) as bundle:
         tensor = bundle[options.tensor] if options.tensor is not None else None
         if options.json:
-            print(json.dumps(listing_json(bundle, tensor), sort_keys=True, indent=2))
+            _print_json(listing_json(bundle, tensor))
         else:
             print(list_bundle(bundle) if tensor is None else list_tensor(tensor))
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
     import mobilemodel
+    from mobilemodel.listing import verification_json
     from mobilemodel.pipeline import verify
 
-    with mobilemodel.open(options.bundle) as bundle:
-        found = verify(bundle, options.against, converter=options.converter, tolerance=options.tolerance)
+    with mobilemodel.open(options.bundle) as bundle, Progress() as progress:
+        found = verify(bundle, options.against, converter=options.converter, tolerance=options.tolerance,
+                       progress=progress.show)  # fmt: skip
     if options.json:
-        print(json.dumps({"schema": "mobilemodel.verify/1", **asdict(found)}, sort_keys=True, indent=2))
-        return 0
-    print(f"{escape(options.bundle)}: whole; {found.tensors} tensors decode")
-    for check in found.checks:
-        state = "identical" if check.identical else f"{check.sqnr_db:.2f} dB" if check.sqnr_db is not None else "equal"
-        print(f"  {escape(check.name)}: {state}")
-    for output in found.outputs:
-        state = "identical" if output.identical else f"largest difference {output.largest_absolute:.3g}"
-        print(f"  output {escape(output.output)}: {state} ({output.largest_relative:.3g} of its largest value)")
+        _print_json(verification_json(found))
+    else:
+        _print_verification(options.bundle, found)
     if found.outputs_skipped:
-        print(f"outputs were not compared: {escape(found.outputs_skipped, 400)}", file=sys.stderr)
+        _talk(f"outputs were not compared: {escape(found.outputs_skipped, 400)}")
     return 0
+
+
+def _print_verification(name: str, found: Verification) -> None:
+    print(f"{escape(name)}: whole; {found.tensors} tensors decode")
+    for check in found.made:
+        print(f"  checked {check}")
+    for check in found.checks:
+        state = "identical" if check.identical else f"{check.sqnr_db:.2f} dB" if check.sqnr_db is not None else "differs"
+        print(f"  {escape(check.name, 1024)}: {state}")
+    for output in found.outputs:
+        apart = f"largest difference {output.largest_absolute:.3g}, {output.largest_relative:.3g} of its largest value"
+        print(f"  output {escape(output.output, 1024)}: {'identical' if output.identical else apart}")
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -210,32 +286,45 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _converters(options: argparse.Namespace) -> int:
-    from mobilemodel_converters import registrations
+    from dataclasses import asdict
 
-    rows = []
-    for registration in registrations():
-        converter = registration.load()
-        rows.append({
-            "name": registration.name, "suffixes": list(converter.suffixes), "provider": registration.provider,
-            "description": converter.description,
-        })  # fmt: skip
+    from mobilemodel.audit.report import table
+    from mobilemodel.pipeline import source_formats
+
+    formats = source_formats()
     if options.json:
-        print(json.dumps({"schema": "mobilemodel.converters/1", "converters": rows}, sort_keys=True, indent=2))
+        _print_json({"schema": "mobilemodel.converters/1", "converters": [asdict(item) for item in formats]})
         return 0
-    for row in rows:
-        print(f"{row['name']:<18}{' '.join(row['suffixes']):<14}{row['provider']:<14}{row['description']}")
+    rows = [
+        [item.name, " ".join(item.suffixes), item.provider, item.description if item.status == "ready" else item.status]
+        for item in formats
+    ]
+    cells = [[escape(cell) for cell in row] for row in rows]
+    print(table(("format", "suffixes", "package", "description"), cells, frozenset(range(4))))
     return 0
 
 
-class _Progress:
+def _print_json(content: object) -> None:
+    print(json.dumps(content, sort_keys=True, indent=2, allow_nan=False))
+
+
+def _talk(text: str) -> None:
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
+
+
+class Progress:
     """One line on a terminal's stderr, from two seconds of work on; nothing elsewhere."""
 
-    def __init__(self) -> None:
-        self._from = time.monotonic() + 2
-        self._shown = False
-        self._terminal = sys.stderr.isatty()
+    quiet_seconds = 2.0
+    interval_seconds = 0.1
 
-    def __enter__(self) -> _Progress:
+    def __init__(self) -> None:
+        self._next = time.monotonic() + self.quiet_seconds
+        self._shown = False
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -244,8 +333,9 @@ class _Progress:
 
     def show(self, what: str, done: int, total: int) -> None:
         """Say what is being done and how far it is, in bytes."""
-        if not self._terminal or time.monotonic() < self._from:
+        if not self._terminal or time.monotonic() < self._next:
             return
+        self._next = time.monotonic() + self.interval_seconds
         share = f" {100 * done // total} %" if total else ""
         print(f"\r\x1b[K{escape(what, 60)}{share}", end="", file=sys.stderr, flush=True)
         self._shown = True

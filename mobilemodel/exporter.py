@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -12,13 +14,8 @@ import numpy as np
 
 from mobilemodel import dtypes
 from mobilemodel.bundle import Bundle, Tensor
-from mobilemodel.errors import (
-    MissingDependencyError,
-    OutputError,
-    UnsupportedSourceError,
-    UsageError,
-    escape,
-)
+from mobilemodel.dtypes import DType
+from mobilemodel.errors import MalformedContentError, OutputError, UnsupportedSourceError, UsageError
 from mobilemodel.files import OutputFile
 
 if TYPE_CHECKING:
@@ -26,13 +23,20 @@ if TYPE_CHECKING:
 
 PROTOBUF_LIMIT = 2**31 - 1
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+_SAFETENSORS_TYPES = {
+    DType.FLOAT: "F32", DType.UINT8: "U8", DType.INT8: "I8", DType.UINT16: "U16", DType.INT16: "I16",
+    DType.INT32: "I32", DType.INT64: "I64", DType.BOOL: "BOOL", DType.FLOAT16: "F16", DType.DOUBLE: "F64",
+    DType.UINT32: "U32", DType.UINT64: "U64", DType.BFLOAT16: "BF16", DType.FLOAT8E4M3FN: "F8_E4M3",
+    DType.FLOAT8E5M2: "F8_E5M2",
+}  # fmt: skip
 
 
 def export(bundle: Bundle, path: str | os.PathLike[str], *, force: bool = False) -> list[str]:
     """Write a bundle's content in the format that the suffix names; return the paths written.
 
     ``.onnx``: the graph with its weights inside, or in ``PATH.data`` beside it where the model exceeds 2 GiB.
-    ``.npz``: the tensors by name. ``.safetensors``: the tensors by name.
+    ``.npz``: the tensors by name; bfloat16 and float8, which numpy lacks, as their bits in unsigned integers, and
+    types below 8 bits as one value in each byte. ``.safetensors``: the tensors by name, in their own types.
 
     Raises UsageError for another suffix, UnsupportedSourceError where the format cannot hold the bundle,
     OutputExistsError, OutputError.
@@ -45,10 +49,19 @@ def export(bundle: Bundle, path: str | os.PathLike[str], *, force: bool = False)
     target = Path(path)
     writer = writers.get(target.suffix.lower())
     if writer is None:
-        raise UsageError("no export of this suffix", expected=", ".join(writers), found=target.suffix or "none", file=str(path))
+        found = target.suffix or "none"
+        raise UsageError("no export of this suffix", expected=", ".join(writers), found=found, file=str(path))
     if bundle.file is not None and target.exists() and target.samefile(bundle.file):
         raise UsageError("the output is the bundle itself", file=str(path))
     return writer(bundle, target, force)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write: {error.strerror}", file=str(path)) from None
 
 
 def _export_onnx(bundle: Bundle, path: Path, force: bool) -> list[str]:
@@ -61,7 +74,7 @@ def _export_onnx(bundle: Bundle, path: Path, force: bool) -> list[str]:
     if size > PROTOBUF_LIMIT:
         return _export_large_onnx(bundle, graph, path, force)
     with OutputFile(path, force=force) as output:
-        model = build.restore(graph, lambda name: bundle[name].raw())
+        model = build.restore(graph, lambda name: _referred(bundle, name).raw())
         _write(output.file, model.SerializeToString(deterministic=True), path)
         output.commit()
     return [str(path)]
@@ -77,7 +90,7 @@ def _export_large_onnx(bundle: Bundle, graph: bytes, path: Path, force: bool) ->
         offset = 0
         for proto in model.graph.initializer:
             if build.is_reference(proto):
-                raw = bundle[proto.name].raw()
+                raw = _referred(bundle, proto.name).raw()
                 _point_at(proto, data.name, offset, len(raw))
                 _write(weights.file, raw, data)
                 # ONNX Runtime maps external data: keep them at multiples of a page.
@@ -90,6 +103,12 @@ def _export_large_onnx(bundle: Bundle, graph: bytes, path: Path, force: bool) ->
     return [str(path), str(data)]
 
 
+def _referred(bundle: Bundle, name: str) -> Tensor:
+    if name not in bundle:
+        raise MalformedContentError("the graph refers to a tensor that the bundle lacks", file=bundle.file, tensor=name)
+    return bundle[name]
+
+
 def _point_at(proto: onnx.TensorProto, location: str, offset: int, length: int) -> None:
     del proto.external_data[:]
     for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
@@ -97,10 +116,8 @@ def _point_at(proto: onnx.TensorProto, location: str, offset: int, length: int) 
 
 
 def _write(file: BinaryIO, raw: bytes | bytearray | memoryview, path: Path) -> None:
-    try:
+    with _writing(path):
         file.write(raw)
-    except OSError as error:
-        raise OutputError(f"cannot write: {error.strerror}", file=str(path)) from None
 
 
 def _plain_array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
@@ -120,36 +137,32 @@ def _export_npz(bundle: Bundle, path: Path, force: bool) -> list[str]:
             raise UnsupportedSourceError("a name would leave the folder that the archive is unpacked to",
                                          file=bundle.file, tensor=name)  # fmt: skip
     with OutputFile(path, force=force) as output:
-        try:
-            with zipfile.ZipFile(output.file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-                for name, tensor in bundle.items():
-                    info = zipfile.ZipInfo(f"{name}.npy", _ZIP_DATE)
-                    with archive.open(info, "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, _plain_array(tensor), allow_pickle=False)
-        except OSError as error:
-            raise OutputError(f"cannot write: {error.strerror}", file=str(path)) from None
+        with _writing(path), zipfile.ZipFile(output.file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for name, tensor in bundle.items():
+                array = _plain_array(tensor)
+                with archive.open(zipfile.ZipInfo(f"{name}.npy", _ZIP_DATE), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
         output.commit()
     return [str(path)]
 
 
 def _export_safetensors(bundle: Bundle, path: Path, force: bool) -> list[str]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.numpy import save
-    except ImportError:
-        raise MissingDependencyError(
-            "the safetensors package is not installed", advice="pip install 'mobilemodel[safetensors]'"
-        ) from None
+    """Eight bytes with the length of a JSON header, the header, the values one after another."""
+    header = {}
+    offset = 0
+    for name, tensor in bundle.items():
+        kind = _SAFETENSORS_TYPES.get(DType(tensor.dtype_number)) if dtypes.is_known(tensor.dtype_number) else None
+        if kind is None or name == "__metadata__":
+            raise UnsupportedSourceError("safetensors files hold no tensor of this type or name", file=bundle.file,
+                                         tensor=name, found=dtypes.name(tensor.dtype_number))  # fmt: skip
+        end = offset + tensor.decoded_bytes
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
     with OutputFile(path, force=force) as output:
-        content = {}
-        for name, tensor in bundle.items():
-            if dtypes.bits(tensor.dtype_number) < 8:
-                raise UnsupportedSourceError("safetensors files hold no type below 8 bits", tensor=name)
-            content[name] = np.ascontiguousarray(tensor.numpy())
-        try:
-            raw = save(content)
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise UnsupportedSourceError(f"safetensors: {escape(str(error))}", file=bundle.file) from None
-        _write(output.file, raw, path)
+        _write(output.file, len(text).to_bytes(8, "little") + text, path)
+        for tensor in bundle.values():
+            _write(output.file, tensor.raw(), path)
         output.commit()
     return [str(path)]

@@ -65,7 +65,9 @@ def registrations() -> list[Registration]:
         provider = point.dist.name if point.dist is not None else "unknown"
         if known.setdefault(point.name, Registration(point.name, point.value, provider)).target != point.value:
             raise UsageError(
-                f"two packages register the converter '{point.name}'", expected=known[point.name].target, found=point.value
+                f"two packages register the converter '{point.name}'",
+                expected=known[point.name].target,
+                found=point.value,
             )
     return list(known.values())
 

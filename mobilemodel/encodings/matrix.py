@@ -143,15 +143,9 @@ def write_codes(
     if not codes.size:
         out.rows_per_block = 1
         return
-    row_bytes = layouts.ceil_div(columns * out.depth, 8)
-    if row_bytes > FORMAT_LIMITS.block:
-        raise LimitExceededError(
-            "a row of codes", expected=f"at most {FORMAT_LIMITS.block} bytes", found=row_bytes,
-            advice="Choose row_axes so that the matrix has more rows.",
-        )  # fmt: skip
+    out.rows_per_block = _rows_per_block(rows, columns, out.depth, block_bytes)
     if int(codes.max()) >= entries:
         raise MalformedContentError("a code names no entry", expected=f"below {entries}", found=int(codes.max()))
-    out.rows_per_block = max(1, min(rows, block_bytes // row_bytes))
     counts = np.zeros(entries, np.int64)
     for start in range(0, rows, out.rows_per_block):
         counts += np.bincount(codes[start : start + out.rows_per_block].reshape(-1), minlength=entries)
@@ -163,11 +157,23 @@ def write_codes(
     if may_split and bits < SPLIT_BELOW and entries > 1:
         background = int(counts.argmax())
         depth = depth_for(entries - 1)
-        split = _encode_split(writer, codes, out.rows_per_block, background, depth)
+        # Its codes may be narrower, and its planes need long blocks: each block brings its own Huffman tables.
+        rows_per_block = _rows_per_block(rows, columns, depth, block_bytes)
+        split = _encode_split(writer, codes, rows_per_block, background, depth)
         if split.size < plain.size:
-            out.split, out.background, out.depth = True, background, depth
+            out.split, out.background, out.depth, out.rows_per_block = True, background, depth, rows_per_block
             plain = split
     out.first_payload = plain.write()
+
+
+def _rows_per_block(rows: int, columns: int, depth: int, block_bytes: int) -> int:
+    row_bytes = layouts.ceil_div(columns * depth, 8)
+    if row_bytes > FORMAT_LIMITS.block:
+        raise LimitExceededError(
+            "a row of codes", expected=f"at most {FORMAT_LIMITS.block} bytes", found=row_bytes,
+            advice="Choose row_axes so that the matrix has more rows.",
+        )  # fmt: skip
+    return max(1, min(rows, block_bytes // row_bytes))
 
 
 def _row_blocks(codes: Codes, rows_per_block: int) -> Iterator[Codes]:

@@ -11,6 +11,8 @@ from mobilemodel.layout import MatrixShape
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.v1 import bundle_pb2 as pb
 
+__all__ = ["Effort", "Family", "PayloadSink", "PayloadSource", "PayloadWriter", "read_bytes", "read_matrix", "read_slice"]
+
 
 class PayloadSource(Protocol):
     """Where payloads come from; a container is one."""
@@ -84,7 +86,7 @@ class PayloadWriter:
         self._pool = bytearray()
         self._waiting: list[pb.Slice] = []
 
-    def encode_bytes(self, raw: bytes | memoryview, effort: Effort) -> tuple[int, bytes]:
+    def encode_bytes(self, raw: bytes | memoryview, effort: Effort = Effort.QUICK) -> tuple[int, bytes]:
         """Encode without adding: codec and stored bytes."""
         return codecs.encode_bytes(raw, self.family, effort)
 

@@ -5,34 +5,37 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mobilemodel import dtypes
 from mobilemodel.audit.predict import baseline_size
-from mobilemodel.audit.report import Hint, Report, TensorReport, stored_report
+from mobilemodel.audit.report import Hint, Report, TensorReport, preprocessing_text, stored_report
 from mobilemodel.bundle import Bundle, open_bundle
-from mobilemodel.container import Spool, write_container
-from mobilemodel.encodings.matrix import Effort
-from mobilemodel.encodings.payloads import Family, PayloadWriter
-from mobilemodel.errors import CheckFailedError, LimitExceededError, MobileModelError, UsageError
+from mobilemodel.errors import CheckFailedError, LimitExceededError, MobileModelError, OutputError, UsageError
 from mobilemodel.files import OutputFile
 from mobilemodel.layout import elements_of
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.model import WEIGHT_ROLES, Model, Role, SourceTensor
+from mobilemodel.pipeline.preprocessing import labels_text, placed
 from mobilemodel.quantize import rules
 from mobilemodel.quantize.apply import KEPT, Outcome, encode_tensor
 from mobilemodel.quantize.codebook import predicted_bits
 from mobilemodel.quantize.plan import Plan, fc_weight_count, load_plan
 from mobilemodel.v1 import bundle_pb2 as pb
+from mobilemodel.writer import BundleWriter
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Progress = Callable[[str, int, int], None]
 """(what is being done, bytes done, bytes in all)"""
 HINT_SCHEME = "palette-8"
 _HINT_ENTRIES = 256
+
+
+def silent(what: str, done: int, total: int) -> None:  # noqa: ARG001 - a Progress
+    """The progress of who wants to see none."""
 
 
 @dataclass(frozen=True)
@@ -48,26 +51,36 @@ class ConvertOptions:
     converter: str | None = None
     """name of the source format; None: by content"""
     preprocessing: pb.Preprocessing | None = None
-    """its input is filled in: the model's only picture input"""
+    """its input and layout are filled in: those of the model's only picture input"""
     mean_picture: bytes = b""
     """float32, height x width x channels, with ``preprocessing.mean_picture``'s size"""
     labels: tuple[str, ...] = ()
     licence: str = ""
     description: str = ""
-    progress: Progress = field(default=lambda what, done, total: None)
+    progress: Progress = silent
 
     @property
-    def family(self) -> Family:
-        """The codec family. Raises UsageError where codec and profile contradict each other."""
-        if self.codec not in ("auto", "zstd", "png") or self.profile not in ("full", "baseline"):
-            raise UsageError("codec or profile", expected="auto, zstd, png; full, baseline", found=(self.codec, self.profile))
+    def baseline(self) -> bool:
+        """Whether readers need no zstd. Raises UsageError where codec and profile contradict each other."""
+        if self.codec not in ("auto", "zstd", "png"):
+            raise UsageError("codec", expected="auto, zstd or png", found=self.codec)
+        if self.profile not in ("full", "baseline"):
+            raise UsageError("profile", expected="full or baseline", found=self.profile)
         if self.profile == "baseline" and self.codec == "zstd":
             raise UsageError("baseline readers do not know zstd", advice="Use --codec png, or --profile full.")
-        return Family.BASELINE if self.profile == "baseline" or self.codec == "png" else Family.FULL
+        return self.profile == "baseline" or self.codec == "png"
 
 
-def convert(source: Paths, out: str | os.PathLike[str], *, scheme: str | os.PathLike[str] = rules.DEFAULT_SCHEME,
-            options: ConvertOptions = ConvertOptions()) -> Report:  # fmt: skip  # noqa: B008 - frozen
+DEFAULT_OPTIONS = ConvertOptions()
+
+
+def convert(
+    source: Paths,
+    out: str | os.PathLike[str],
+    *,
+    scheme: str | os.PathLike[str] = rules.DEFAULT_SCHEME,
+    options: ConvertOptions = DEFAULT_OPTIONS,
+) -> Report:
     """Convert a model to a bundle and report what was done to each tensor.
 
     ``source`` is one path, or several for formats of more than one file; ``scheme`` a scheme's name or a plan's
@@ -79,47 +92,57 @@ def convert(source: Paths, out: str | os.PathLike[str], *, scheme: str | os.Path
     """
     from mobilemodel_converters import find_converter
 
-    family = options.family
+    baseline = options.baseline
     plan = load_plan(scheme)
     paths = [Path(p) for p in ([source] if isinstance(source, (str, os.PathLike)) else source)]
+    if not paths:
+        raise UsageError("no source to convert")
     target = Path(out)
-    if any(p.exists() and target.exists() and p.samefile(target) for p in paths):
-        raise UsageError("the output is the source", file=str(target))
-    with OutputFile(target, force=options.force or options.dry_run) as output:
+    if any(_same_file(path, target) for path in paths):
+        raise UsageError("the output is the source", file=str(target), advice="Name another output.")
+    with OutputFile(out, force=options.force or options.dry_run) as output:
         options.progress("reading", 0, 0)
         model = find_converter(paths, options.converter).load(paths)
         try:
-            return _Conversion(model, plan, family, options, output).run()
+            with BundleWriter(output.folder, baseline=baseline) as writer:
+                return _Conversion(model, plan, options, output, writer).run()
         except MobileModelError as error:
-            raise error.within(file=str(target) if error.exit_code == 1 else str(paths[0])) from None
+            raise error.within(file=str(target) if isinstance(error, OutputError) else str(paths[0])) from None
         finally:
             model.close()
+
+
+def _same_file(source: Path, target: Path) -> bool:
+    try:
+        return source.samefile(target)
+    except (OSError, ValueError):
+        return False  # one of them is not there; what is wrong with it is said later
 
 
 class _Conversion:
     """One conversion under way."""
 
-    def __init__(self, model: Model, plan: Plan, family: Family, options: ConvertOptions, output: OutputFile) -> None:
+    def __init__(
+        self, model: Model, plan: Plan, options: ConvertOptions, output: OutputFile, writer: BundleWriter
+    ) -> None:
         self.model = model
         self.plan = plan
         self.options = options
         self.output = output
+        self.writer = writer
         self.fc_weights = fc_weight_count(model.tensors)
         self.chosen = self._choose()
-        self.spool = Spool(os.path.dirname(os.path.abspath(output.path)))
-        self.writer = PayloadWriter(self.spool, family)
         self.manifest = _new_manifest(model, plan, options)
+        self.labels = options.labels or model.labels
         self.outcomes: dict[str, Outcome] = {}
 
     def run(self) -> Report:
-        try:
-            _refuse_oversize(self.chosen)
-            self._write_surroundings()
-            self._write_tensors()
-            self._write_report()
-            write_container(self.output.file, self.manifest, self.spool)
-        finally:
-            self.spool.close()
+        _refuse_oversize(self.chosen)
+        self._write_surroundings()
+        self._write_tensors()
+        self._write_report()
+        self.options.progress("writing", 0, 0)
+        self.writer.write(self.output.file, self.manifest)
         with open_bundle(self.output.file.fileno()) as bundle:
             self._compare(bundle)
             report = self._report(bundle)
@@ -138,16 +161,11 @@ class _Conversion:
 
     def _write_surroundings(self) -> None:
         hoisted = frozenset(tensor.name for tensor, _ in self.chosen if tensor.hoisted)
-        self.manifest.graph = self.writer.add_bytes(self.model.build_graph(hoisted), Effort.THOROUGH)
-        labels = self.options.labels or self.model.labels
-        if labels:
-            text = "".join(f"{label}\n" for label in labels).encode()
-            if len(text) > FORMAT_LIMITS.labels:
-                raise LimitExceededError("labels", expected=f"at most {FORMAT_LIMITS.labels} bytes", found=len(text))
-            self.manifest.labels = self.writer.add_bytes(text, Effort.THOROUGH)
+        self.manifest.graph = self.writer.add(self.model.build_graph(hoisted))
+        if self.labels:
+            self.manifest.labels = self.writer.add(labels_text(self.labels))
         if self.options.mean_picture:
-            index = self.writer.add_bytes(self.options.mean_picture, Effort.THOROUGH)
-            self.manifest.preprocessing[-1].mean_picture.payload = index
+            self.manifest.preprocessing[-1].mean_picture.payload = self.writer.add(self.options.mean_picture)
 
     def _write_tensors(self) -> None:
         total = sum(dtypes.raw_size(t.dtype, t.elements) for t, _ in self.chosen)
@@ -155,25 +173,26 @@ class _Conversion:
         for tensor, rule in self.chosen:
             self.options.progress(f"encoding {tensor.name}", done, total)
             try:
-                self.outcomes[tensor.name] = encode_tensor(self.writer, self.manifest.tensors.add(), tensor, rule)
+                added = self.manifest.tensors.add()
+                self.outcomes[tensor.name] = encode_tensor(self.writer.payloads, added, tensor, rule)
             except MobileModelError as error:
                 raise error.within(tensor=tensor.name) from None
             done += dtypes.raw_size(tensor.dtype, tensor.elements)
-        self.writer.flush()
 
     def _write_report(self) -> None:
         rows = []
         for tensor, _ in self.chosen:
             outcome = self.outcomes[tensor.name]
             rows.append((tensor.name, tensor.role.value, outcome.decision, outcome.reason))
-        for inline in self._inline():
-            rows.append((inline.name, inline.role, inline.decision, inline.reason))
+        rows += [(row.name, row.role, row.decision, row.reason) for row in self._inline()]
         content = stored_report(self.plan.name, rows, self._notes())
         if len(content) <= FORMAT_LIMITS.report:
-            self.manifest.report = self.writer.add_bytes(content, Effort.THOROUGH)
+            self.manifest.report = self.writer.add(content)
 
     def _compare(self, bundle: Bundle) -> None:
         """Read the bundle back as any reader would: every tensor decodes to what the encoder meant."""
+        if set(bundle) != set(self.outcomes):
+            raise CheckFailedError("the bundle read back has other tensors than were encoded")
         total = sum(tensor.decoded_bytes for tensor in bundle.values())
         done = 0
         bundle.container.check_all()
@@ -183,8 +202,6 @@ class _Conversion:
                 raise CheckFailedError("the bundle read back differs from what was encoded", tensor=tensor.name,
                                        advice="Nothing was written. Please report this as a bug.")  # fmt: skip
             done += tensor.decoded_bytes
-        if set(bundle) != set(self.outcomes):
-            raise CheckFailedError("the bundle read back has other tensors than were encoded")
 
     def _notes(self) -> tuple[str, ...]:
         lost = [f"the plan's {key} matches no tensor" for key in self.plan.unmatched(self.model.tensors)]
@@ -201,9 +218,12 @@ class _Conversion:
         ]  # fmt: skip
         rows += [(i.name, i.dims, i.dtype, i.raw_bytes, "other", "", i.reason) for i in self.model.inline]
         return [
-            TensorReport(name, dims, dtypes.name(dtype), role, operator, "graph", 0, 0.0, 0, raw, None, None, KEPT, reason)
+            TensorReport(
+                name, dims, dtypes.name(dtype), role, operator, encoding="graph", bits=0, bits_per_weight=0.0,
+                stored_bytes=0, raw_bytes=raw, sqnr_db=None, largest_error=None, decision=KEPT, reason=reason,
+            )
             for name, dims, dtype, raw, role, operator, reason in rows
-        ]
+        ]  # fmt: skip
 
     def _report(self, bundle: Bundle) -> Report:
         rows = [_tensor_report(t, bundle, self.outcomes[t.name]) for t, _ in self.chosen]
@@ -224,6 +244,10 @@ class _Conversion:
             baseline_bytes=baseline_size(bundle) if bundle.profile == "full" else None,
             hint=self._hint(rows, bundle.size),
             notes=self._notes(),
+            preprocessing=tuple(
+                f"{step.input}: {preprocessing_text(step)}" for step in bundle.manifest.preprocessing
+            ),
+            labels=len(self.labels),
             written=not self.options.dry_run,
         )
 
@@ -260,20 +284,10 @@ def _new_manifest(model: Model, plan: Plan, options: ConvertOptions) -> pb.Manif
         sources=[pb.Source(format=s.format, file_name=s.name, sha256=s.sha256) for s in model.sources],
     )  # fmt: skip
     if options.preprocessing is not None:
-        step = pb.Preprocessing()
-        step.CopyFrom(options.preprocessing)
-        step.input = _picture_input(model)
+        step = placed(options.preprocessing, model.inputs)
         del manifest.preprocessing[:]
         manifest.preprocessing.append(step)
     return manifest
-
-
-def _picture_input(model: Model) -> str:
-    """The name of the only input with four axes. Raises UsageError where there is none, or several."""
-    names = [value.name for value in model.inputs if len(value.shape.dimensions) == 4]
-    if len(names) != 1:
-        raise UsageError("preprocessing needs exactly one input of four axes", found=f"{len(names)} of them")
-    return names[0]
 
 
 def _refuse_oversize(chosen: list[tuple[SourceTensor, rules.Rule]]) -> None:

@@ -3,17 +3,23 @@
     resize  short:256, fit:320x240, 256x256 (warp); a kernel may follow: short:256:bicubic
     crop    227, or 224x192 (height x width)
     mean    one value, one for each channel, or a .npy file with a picture
+    scale   one value, or one for each channel
 """
 
 from __future__ import annotations
 
-import math
+import io
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from mobilemodel import dtypes
+from mobilemodel.dtypes import DType
 from mobilemodel.errors import LimitExceededError, UsageError
+from mobilemodel.files import read_small_file
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.v1 import bundle_pb2 as pb
 
@@ -27,7 +33,8 @@ _KERNELS = {
 }
 _ANTIALIASED = (pb.Resize.KERNEL_BILINEAR_HALF_PIXEL, pb.Resize.KERNEL_BICUBIC)
 _COLOURS = {"rgb": pb.COLOUR_ORDER_RGB, "bgr": pb.COLOUR_ORDER_BGR, "grey": pb.COLOUR_ORDER_GREY}
-_LARGEST_SIDE = 65_535
+_NPY_HEADER = 16 * 1024
+"""bytes that a .npy file may have beside its values"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class PreprocessingOptions:
             _parse_resize(self.resize, step.resize)
         if self.crop is not None:
             step.crop_height, step.crop_width = _parse_size(self.crop, "--crop")
+        _check_crop(step)
         if self.scale is not None:
             step.scale.extend(_parse_values(self.scale, channels, "--scale"))
         if self.mean is None:
@@ -67,7 +75,60 @@ class PreprocessingOptions:
         if _is_numbers(self.mean):
             step.mean.extend(_parse_values(self.mean, channels, "--mean"))
             return step, b""
-        return step, _read_mean(Path(self.mean), channels, step)
+        return step, _read_mean(self.mean, channels, step)
+
+
+def placed(step: pb.Preprocessing, inputs: Sequence[pb.ValueInfo]) -> pb.Preprocessing:
+    """A copy of ``step`` that names the model's only picture input, and has the layout of that input.
+
+    Raises UsageError where there is not exactly one input of four axes, or where its channels, height or width are
+    known and are not what the preprocessing makes.
+    """
+    pictures = [value for value in inputs if len(value.shape.dimensions) == 4]
+    if len(pictures) != 1:
+        raise UsageError("preprocessing needs exactly one input of four axes", found=f"{len(pictures)} of them")
+    out = pb.Preprocessing()
+    out.CopyFrom(step)
+    out.input = pictures[0].name
+    _check_type(out, pictures[0].dtype)
+    axes = [d.size if d.WhichOneof("value") == "size" else None for d in pictures[0].shape.dimensions]
+    channels = 1 if step.colour_order == pb.COLOUR_ORDER_GREY else 3
+    if axes[1] in (None, channels):
+        out.layout, sides = pb.LAYOUT_NCHW, axes[2:]
+    elif axes[3] in (None, channels):
+        out.layout, sides = pb.LAYOUT_NHWC, axes[1:3]
+    else:
+        raise UsageError(
+            "--channels does not fit the model's input", tensor=out.input, expected=f"{channels} channels",
+            found=_shape_text(axes), advice="grey is one channel; rgb (the default) and bgr are three.",
+        )  # fmt: skip
+    made = _made_size(step)
+    if made is not None and any(side not in (None, size) for side, size in zip(sides, made, strict=True)):
+        raise UsageError(
+            "--resize and --crop do not make the size of the model's input", tensor=out.input,
+            expected=_shape_text(axes), found=_shape_text(made), advice="Sizes are height x width.",
+        )  # fmt: skip
+    return out
+
+
+def _check_type(step: pb.Preprocessing, dtype: int) -> None:
+    """Pictures can become float32, float16, or stay the bytes they are (spec/preprocessing.md §7)."""
+    if dtype not in (DType.FLOAT, DType.FLOAT16, DType.UINT8):
+        raise UsageError("preprocessing cannot make the type of the model's input", tensor=step.input,
+                         expected="float32, float16 or uint8", found=dtypes.name(dtype))  # fmt: skip
+    if dtype == DType.UINT8 and (step.mean or step.scale or step.HasField("mean_picture")):
+        raise UsageError("the model's input takes pixels of uint8: no --mean, no --scale", tensor=step.input)
+
+
+def _made_size(step: pb.Preprocessing) -> tuple[int, int] | None:
+    """Height and width that come out, where they do not depend on the picture."""
+    if step.crop_height:
+        return step.crop_height, step.crop_width
+    return (step.resize.height, step.resize.width) if step.resize.mode == pb.Resize.MODE_WARP else None
+
+
+def _shape_text(sides: Sequence[int | None]) -> str:
+    return " x ".join("any" if side is None else str(side) for side in sides)
 
 
 def _is_numbers(text: str) -> bool:
@@ -81,25 +142,45 @@ def _parse_values(text: str, channels: int, option: str) -> list[float]:
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(option, expected=f"1 or {channels} numbers with commas between", found=text) from None
-    single = np.float32(values)
-    if len(values) not in (1, channels) or not np.isfinite(single).all() or any(map(math.isnan, values)):
-        raise UsageError(option, expected=f"1 or {channels} finite numbers", found=text)
+        raise UsageError(option, expected=_numbers(channels), found=text) from None
+    with np.errstate(over="ignore"):
+        single = np.array(values, np.float32)
+    if len(values) not in (1, channels) or not np.isfinite(single).all():
+        raise UsageError(option, expected=_numbers(channels), found=text)
     return [float(value) for value in single]
+
+
+def _numbers(channels: int) -> str:
+    return "one finite number (grey)" if channels == 1 else f"1 or {channels} finite numbers with commas between"
 
 
 def _parse_size(text: str, option: str) -> tuple[int, int]:
     parts = text.split("x")
-    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and 1 <= int(part) <= _LARGEST_SIDE for part in parts):
-        raise UsageError(option, expected="a size in pixels, 227 or 224x192 (height x width)", found=text)
-    return int(parts[0]), int(parts[-1])
+    numbers = [int(part) for part in parts if part.isascii() and part.isdigit() and len(part) <= 8]
+    if len(numbers) != len(parts) or len(parts) > 2 or not all(1 <= n <= FORMAT_LIMITS.picture_side for n in numbers):
+        raise UsageError(
+            option, expected=f"pixels, 227 or 224x192 (height x width), each at most {FORMAT_LIMITS.picture_side}",
+            found=text,
+        )  # fmt: skip
+    return numbers[0], numbers[-1]
+
+
+def _check_crop(step: pb.Preprocessing) -> None:
+    """What is cropped must be there. (The result of fit is not known; at most it is the box.)"""
+    if step.HasField("resize") and (step.crop_height > step.resize.height or step.crop_width > step.resize.width):
+        short = step.resize.mode == pb.Resize.MODE_SHORT
+        if not (short and min(step.crop_height, step.crop_width) <= step.resize.height):
+            raise UsageError("--crop is larger than --resize",
+                             expected=f"at most {step.resize.height}x{step.resize.width}",
+                             found=f"{step.crop_height}x{step.crop_width}")  # fmt: skip
 
 
 def _parse_resize(text: str, out: pb.Resize) -> None:
     parts = text.split(":")
     mode = parts.pop(0) if parts[0] in _MODES else "warp"
     if len(parts) not in (1, 2) or (len(parts) == 2 and parts[1] not in _KERNELS):
-        raise UsageError("--resize", expected=f"short:256, fit:320x240 or 256x256, then :{'|'.join(_KERNELS)}", found=text)
+        forms = f"short:256, fit:320x240 or 256x256, then :{'|'.join(_KERNELS)}"
+        raise UsageError("--resize", expected=forms, found=text)
     out.mode = _MODES[mode]
     out.height, out.width = _parse_size(parts[0], "--resize")
     if mode == "short" and out.height != out.width:
@@ -108,36 +189,68 @@ def _parse_resize(text: str, out: pb.Resize) -> None:
     out.antialias = out.kernel in _ANTIALIASED
 
 
-def _read_mean(path: Path, channels: int, step: pb.Preprocessing) -> bytes:
-    try:
-        if path.stat().st_size > FORMAT_LIMITS.mean + 4096:
-            raise LimitExceededError("the mean picture", file=str(path), expected=f"at most {FORMAT_LIMITS.mean} bytes")
-        picture = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise UsageError(f"--mean: {error.strerror or error}", file=str(path)) from None
-    except (ValueError, EOFError, SyntaxError):
-        raise UsageError("--mean is neither numbers nor a .npy file", file=str(path)) from None
-    if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != channels or picture.size == 0:
-        raise UsageError("--mean", file=str(path), expected=f"an array height x width x {channels}",
-                         found=getattr(picture, "shape", type(picture).__name__))  # fmt: skip
-    values = picture.astype("<f4")
+def _read_mean(path: str, channels: int, step: pb.Preprocessing) -> bytes:
+    picture = _read_npy(path)
+    shape = picture.shape
+    if picture.ndim != 3 or shape[2] != channels or picture.size == 0 or picture.dtype.kind not in "fiu":
+        raise UsageError("--mean", file=path, expected=f"numbers, height x width x {channels}",
+                         found=f"{picture.dtype} {_shape_text(shape)}")  # fmt: skip
+    if max(shape[:2]) > FORMAT_LIMITS.picture_side:
+        raise UsageError("--mean", file=path, expected=f"sides of at most {FORMAT_LIMITS.picture_side}",
+                         found=_shape_text(shape))  # fmt: skip
+    with np.errstate(over="ignore"):
+        values = picture.astype("<f4")
     if not np.isfinite(values).all():
-        raise UsageError("--mean holds values that are not finite", file=str(path))
-    step.mean_picture.height, step.mean_picture.width = values.shape[:2]
+        raise UsageError("--mean holds values that are not finite in float32", file=path)
+    least = _made_size(step)
+    if least is not None and (shape[0] < least[0] or shape[1] < least[1]):
+        raise UsageError("--mean is smaller than what is cropped or resized", file=path,
+                         expected=f"at least {_shape_text(least)}", found=_shape_text(shape[:2]))  # fmt: skip
+    step.mean_picture.height, step.mean_picture.width = shape[:2]
     return values.tobytes()
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Read class names, one for each line, UTF-8.
-
-    Raises UsageError when the file cannot be read, LimitExceededError when it is too large.
-    """
+def _read_npy(path: str) -> npt.NDArray[np.generic]:
+    """Read a .npy file whose header is believed only as far as the file is long."""
+    content = read_small_file(path, 2 * FORMAT_LIMITS.mean + _NPY_HEADER, "--mean")
     try:
-        if path.stat().st_size > FORMAT_LIMITS.labels:
-            raise LimitExceededError("labels", file=str(path), expected=f"at most {FORMAT_LIMITS.labels} bytes")
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise UsageError(f"--labels: {error.strerror}", file=str(path)) from None
-    except UnicodeDecodeError:
-        raise UsageError("--labels is not UTF-8", file=str(path)) from None
+        stream = io.BytesIO(content)
+        version = np.lib.format.read_magic(stream)
+        later = version != (1, 0)
+        read_header = np.lib.format.read_array_header_2_0 if later else np.lib.format.read_array_header_1_0
+        shape, by_columns, kind = read_header(stream)
+        flat = np.frombuffer(content, kind, offset=stream.tell())
+        return flat.reshape(shape, order="F" if by_columns else "C")
+    except Exception:  # numpy parses the header as Python: there is no list of what that may raise
+        raise UsageError(
+            "--mean is neither numbers nor a whole .npy file", file=path, advice="numpy.save writes one."
+        ) from None
+
+
+def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Read class names, one for each line, UTF-8; a byte order mark is dropped.
+
+    Raises UsageError when the file cannot be read or names nothing, LimitExceededError when it is too large.
+    """
+    content = read_small_file(path, FORMAT_LIMITS.labels, "--labels")
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UsageError("--labels is not UTF-8", file=os.fspath(path), offset=error.start) from None
+    if not text.strip():
+        raise UsageError("--labels holds no names", file=os.fspath(path), expected="a class name on each line")
     return tuple(text.removesuffix("\n").split("\n"))
+
+
+def labels_text(labels: Sequence[str]) -> bytes:
+    """Class names as a bundle keeps them (spec/container.md §3): UTF-8, each line ended by 0A.
+
+    Raises UsageError for a name that would be read back as another.
+    """
+    for index, label in enumerate(labels):
+        if "\n" in label or any("\ud800" <= c <= "\udfff" for c in label):
+            raise UsageError(f"label {index}", expected="one line of UTF-8", found=label)
+    text = "".join(f"{label}\n" for label in labels).encode()
+    if len(text) > FORMAT_LIMITS.labels:
+        raise LimitExceededError("labels", expected=f"at most {FORMAT_LIMITS.labels} bytes", found=len(text))
+    return text

@@ -11,8 +11,18 @@ import numpy as np
 
 from mobilemodel import dtypes
 from mobilemodel.bundle import Bundle, Tensor
-from mobilemodel.errors import CheckFailedError, MalformedContentError, MissingDependencyError, UnsupportedSourceError
+from mobilemodel.dtypes import DType
+from mobilemodel.errors import (
+    CheckFailedError,
+    LimitExceededError,
+    MalformedContentError,
+    MissingDependencyError,
+    MobileModelError,
+    UnsupportedSourceError,
+    UsageError,
+)
 from mobilemodel.model import Model, SourceTensor
+from mobilemodel.pipeline.convert import Progress, silent
 from mobilemodel.quantize.loss import CHUNK, measure
 from mobilemodel.runtime import Difference, difference, random_inputs, run, session
 
@@ -37,18 +47,24 @@ class Verification:
     """What ``verify`` found; everything that is simply wrong was raised instead."""
 
     tensors: int
+    made: tuple[str, ...] = ()
+    """the checks that were made, one line each"""
     checks: tuple[TensorCheck, ...] = ()
     outputs: tuple[Difference, ...] = ()
     outputs_skipped: str = ""
-    """why no outputs were compared; empty where they were"""
-    lossless: bool = True
-    """every tensor compared is bit-identical to the source"""
+    """why no outputs were compared; empty where they were, or where there is no source"""
+    lossless: bool | None = None
+    """every tensor is bit-identical to the source's; None without a source"""
 
 
 def verify(
-    bundle: Bundle, against: Sequence[str | os.PathLike[str]] = (), *, converter: str | None = None,
+    bundle: Bundle,
+    against: Sequence[str | os.PathLike[str]] = (),
+    *,
+    converter: str | None = None,
     tolerance: float | None = None,
-) -> Verification:  # fmt: skip
+    progress: Progress = silent,
+) -> Verification:
     """Read every byte of a bundle and check it; then compare it with the model it was made from, if one is given.
 
     Every tensor's recorded loss must be what is measured against the source, within 0.01 dB; a tensor without one
@@ -56,63 +72,108 @@ def verify(
     outputs must be too; else ``tolerance``, where given, bounds the largest difference of an output relative to its
     largest value.
 
-    Raises the first failure: CheckFailedError, or the errors of reading.
+    Raises the first failure: CheckFailedError, or the errors of reading; UsageError for a tolerance without a source.
     """
+    if tolerance is not None and not against:
+        raise UsageError("a tolerance needs a source to compare with", advice="Add --against SRC.")
+    progress("reading", 0, 0)
     bundle.verify()
+    made = [
+        f"frames and CRC-32 of {len(bundle.manifest.payloads)} payloads",
+        f"{len(bundle)} tensors decode and keep the writer's rules",
+    ]
     graph = bundle.graph()
     if graph is not None:
-        check_graph(bundle, graph)
+        references = check_graph(bundle, graph)
+        made.append(f"graph: names, order, no cycles; {references} references to tensors, with their dims and types")
     if not against:
-        return Verification(len(bundle))
+        return Verification(len(bundle), tuple(made))
     from mobilemodel_converters import find_converter
 
     paths = [Path(path) for path in against]
     model = find_converter(paths, converter).load(paths)
     try:
-        checks = tuple(_check_tensor(tensor, bundle) for tensor in model.tensors if tensor.name in bundle)
-        missing = [t.name for t in model.tensors if t.name not in bundle and not t.hoisted]
-        extra = set(bundle) - {tensor.name for tensor in model.tensors}
-        if missing or extra:
-            raise CheckFailedError("the source has other tensors", tensor=next(iter(missing or sorted(extra))))
+        checks = _check_tensors(bundle, model, progress)
         lossless = all(check.identical for check in checks)
+        progress("running", 0, 0)
         outputs, skipped = _compare_outputs(bundle, graph, model, paths)
     finally:
         model.close()
+    made.append(f"{len(checks)} tensors against the source, with the losses that the bundle records")
+    if outputs:
+        made.append(f"{len(outputs)} outputs of ONNX Runtime on the same random inputs")
+    _judge(outputs, skipped, lossless, tolerance)
+    return Verification(len(bundle), tuple(made), checks, outputs, skipped, lossless)
+
+
+def _judge(outputs: tuple[Difference, ...], skipped: str, lossless: bool, tolerance: float | None) -> None:
+    if tolerance is not None and skipped:
+        raise CheckFailedError("outputs could not be compared with the tolerance", found=skipped)
     for found in outputs:
-        if lossless and not found.identical and found.largest_absolute != 0:
-            raise CheckFailedError(f"output '{found.output}' differs though every tensor is identical",
+        if lossless and found.largest_absolute != 0:
+            raise CheckFailedError("an output differs though every tensor is identical", tensor=found.output,
                                    found=found.largest_absolute)  # fmt: skip
         if tolerance is not None and found.largest_relative > tolerance:
-            raise CheckFailedError(f"output '{found.output}' is too far from the source's", expected=f"at most {tolerance:g}",
-                                   found=f"{found.largest_relative:.3g}")  # fmt: skip
-    return Verification(len(bundle), checks, outputs, skipped, lossless)
+            raise CheckFailedError("an output is too far from the source's", tensor=found.output,
+                                   expected=f"at most {tolerance:g}", found=f"{found.largest_relative:.3g}")  # fmt: skip
 
 
-def check_graph(bundle: Bundle, graph: bytes) -> None:
-    """Check that graph and tensors agree: each reference has a tensor of its dims and type (spec/graph.md §3)."""
+def check_graph(bundle: Bundle, graph: bytes) -> int:
+    """Check that the graph is sound and that its references have tensors of their dims and types (spec/graph.md §3).
+
+    Returns the number of references. Raises MalformedError naming node or tensor.
+    """
     from mobilemodel_converters.onnx import build
 
-    for proto in build.references(graph):
+    try:
+        references = build.references(graph)
+    except MobileModelError as error:
+        raise error.within(file=bundle.file) from None
+    for proto in references:
         tensor = bundle.get(proto.name)
         if tensor is None:
-            raise MalformedContentError("the graph refers to a tensor that the bundle lacks", file=bundle.file, tensor=proto.name)
+            raise MalformedContentError(
+                "the graph refers to a tensor that the bundle lacks", file=bundle.file, tensor=proto.name
+            )
         if tensor.shape != tuple(proto.dims) or tensor.dtype_number != proto.data_type:
             raise MalformedContentError(
                 "graph and bundle disagree on a tensor", file=bundle.file, tensor=proto.name,
                 expected=f"{list(proto.dims)} {dtypes.name(proto.data_type)}",
                 found=f"{list(tensor.shape)} {dtypes.name(tensor.dtype_number)}",
             )  # fmt: skip
+    return len(references)
 
 
-def _check_tensor(source: SourceTensor, bundle: Bundle) -> TensorCheck:
-    tensor = bundle[source.name]
+def _check_tensors(bundle: Bundle, model: Model, progress: Progress) -> tuple[TensorCheck, ...]:
+    """Compare each tensor with the source's, in the bundle's order; neither may have one that the other lacks."""
+    sources = {tensor.name: tensor for tensor in model.tensors}
+    missing = [t.name for t in model.tensors if t.name not in bundle and not t.hoisted]
+    extra = [name for name in bundle if name not in sources]
+    if missing:
+        raise CheckFailedError("the source has a tensor that the bundle lacks", file=bundle.file, tensor=missing[0])
+    if extra:
+        raise CheckFailedError("the source lacks a tensor of the bundle", file=bundle.file, tensor=extra[0])
+    total = sum(tensor.decoded_bytes for tensor in bundle.values())
+    done = 0
+    checks = []
+    for name, tensor in bundle.items():
+        progress(f"comparing {name}", done, total)
+        try:
+            checks.append(_check_tensor(sources[name], tensor))
+        except MobileModelError as error:
+            raise error.within(file=bundle.file, tensor=name) from None
+        done += tensor.decoded_bytes
+    return tuple(checks)
+
+
+def _check_tensor(source: SourceTensor, tensor: Tensor) -> TensorCheck:
     if tensor.shape != source.dims or tensor.dtype_number != source.dtype:
-        raise CheckFailedError("dims or type differ from the source's", tensor=source.name,
+        raise CheckFailedError("dims or type differ from the source's",
                                expected=f"{list(source.dims)} {dtypes.name(source.dtype)}",
                                found=f"{list(tensor.shape)} {dtypes.name(tensor.dtype_number)}")  # fmt: skip
     if tensor.loss is None:
-        if bytes(tensor.raw()) != bytes(source.read()):
-            raise CheckFailedError("the tensor is not bit-identical to the source's, but records no loss", tensor=source.name)
+        if not np.array_equal(np.frombuffer(tensor.raw(), np.uint8), np.frombuffer(source.read(), np.uint8)):
+            raise CheckFailedError("the tensor is not bit-identical to the source's, but records no loss")
         return TensorCheck(source.name, True, None, None)
     return _check_loss(source, tensor)
 
@@ -120,6 +181,9 @@ def _check_tensor(source: SourceTensor, bundle: Bundle) -> TensorCheck:
 def _check_loss(source: SourceTensor, tensor: Tensor) -> TensorCheck:
     recorded = tensor.loss
     assert recorded is not None
+    if tensor.dtype_number not in (DType.FLOAT, DType.FLOAT16):
+        raise CheckFailedError("the tensor records a loss though its type is never quantized",
+                               expected="float32 or float16", found=dtypes.name(tensor.dtype_number))  # fmt: skip
     kind = tensor.dtype
     decoded = np.frombuffer(tensor.raw(), kind)
     weights = np.frombuffer(source.read(), kind)
@@ -129,24 +193,36 @@ def _check_loss(source: SourceTensor, tensor: Tensor) -> TensorCheck:
     if (measured is None) != (stated is None) or (
         measured is not None and stated is not None and abs(measured - stated) > SQNR_TOLERANCE_DB
     ):
-        raise CheckFailedError("the recorded loss is not the one measured", tensor=source.name,
-                               expected=f"{stated} dB", found=f"{measured} dB")  # fmt: skip
+        raise CheckFailedError("the recorded loss is not the one measured",
+                               expected=_decibels(stated), found=_decibels(measured))  # fmt: skip
     return TensorCheck(source.name, loss.identical, measured, stated)
+
+
+def _decibels(value: float | None) -> str:
+    return "no ratio" if value is None else f"{value:.3f} dB"
 
 
 def _compare_outputs(
     bundle: Bundle, graph: bytes | None, model: Model, paths: list[Path]
 ) -> tuple[tuple[Difference, ...], str]:
-    """Run both graphs on the same random inputs; where that cannot be done, say why."""
+    """Run both graphs on the same random inputs; where the source cannot be run, say why."""
     if graph is None:
         return (), "the bundle has no graph"
     try:
         inputs = random_inputs(graph, _SEED)
-        first = run(session(_runnable_source(model, paths)), inputs)
-        second = run(session(bundle), inputs)
-    except (MissingDependencyError, UnsupportedSourceError) as error:
-        return (), str(error).splitlines()[0]
-    return tuple(difference(name, first[name], second[name]) for name in first), ""
+        source = session(_runnable_source(model, paths))
+        first = run(source, inputs)
+    except (MissingDependencyError, UnsupportedSourceError, LimitExceededError, CheckFailedError) as error:
+        return (), f"the source: {str(error).splitlines()[0]}"
+    second = run(session(bundle), inputs)
+    if set(first) != set(second):
+        raise CheckFailedError("outputs of bundle and source", expected=", ".join(first), found=", ".join(second))
+    found = tuple(difference(name, first[name], second[name]) for name in first)
+    if not all(item.identical for item in found):
+        again = run(source, inputs)
+        if not all(difference(name, first[name], again[name]).identical for name in first):
+            return (), "the source gives other outputs each time it is run"
+    return found, ""
 
 
 def _runnable_source(model: Model, paths: list[Path]) -> Path | bytes:

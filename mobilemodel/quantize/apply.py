@@ -25,7 +25,7 @@ from mobilemodel.quantize import rules
 from mobilemodel.quantize.codebook import Codebook, exact_codebook, optimal_codebook
 from mobilemodel.quantize.loss import CHUNK, Loss, measure
 from mobilemodel.quantize.rules import Rule
-from mobilemodel.quantize.steps import symmetric_steps
+from mobilemodel.quantize.steps import SMALLEST_SCALE, symmetric_steps
 from mobilemodel.v1 import bundle_pb2 as pb
 
 QUANTIZED, KEPT, DECLINED = "quantized", "kept", "declined"
@@ -168,6 +168,8 @@ def _encode_steps(
     if rows.shape[1] * dtypes.bits(tensor.dtype) <= 32 + rows.shape[1] * rule.bits:
         raise _Declined("affine codes with a scale for each row would not be smaller")
     steps = symmetric_steps(rows.astype(np.float32, copy=False), rule.bits)
+    if (steps.scales <= SMALLEST_SCALE).any():
+        raise _Declined("affine codes are too coarse for values this small")
     decoded = _in_tensor_order(np.concatenate(list(steps.decoded_rows())), tensor).astype(weights.dtype)
     loss = measure(weights, _pieces(decoded))
     _set_order(out.affine.codes, tensor)
@@ -210,7 +212,7 @@ def _encode_exact(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, r
 
 def _dense_estimate(writer: PayloadWriter, raw: Buffer) -> float:
     sample = memoryview(raw).cast("B")[: 1 << 16]
-    return len(raw) * len(writer.encode_bytes(sample, matrix.Effort.QUICK)[1]) / max(len(sample), 1)
+    return len(raw) * len(writer.encode_bytes(sample)[1]) / max(len(sample), 1)
 
 
 def _encode_finished(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor) -> Outcome:

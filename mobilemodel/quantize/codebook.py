@@ -16,6 +16,8 @@ from mobilemodel.quantize.kmeans import optimal_partition
 from mobilemodel.quantize.loss import CHUNK
 
 Array = npt.NDArray[Any]
+Table = npt.NDArray[np.float16] | npt.NDArray[np.float32]
+_LARGEST = float(np.finfo(np.float32).max)
 HALF_ROUNDING = 1e-3
 """share of the squared error that storing the table in float16 may add; past it the table is float32"""
 
@@ -24,7 +26,7 @@ HALF_ROUNDING = 1e-3
 class Codebook:
     """A table of float16 or float32 entries, ascending, and the code of each weight in the weights' shape."""
 
-    table: npt.NDArray[np.float16] | npt.NDArray[np.float32]
+    table: Table
     codes: Codes
 
     def decoded(self, dtype: np.dtype[Any]) -> Iterator[Array]:
@@ -58,7 +60,7 @@ def exact_codebook(weights: Array, entries: int) -> Codebook | None:
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     table = half if np.array_equal(half.astype(np.float32).view(np.uint32), values.view(np.uint32)) else values
-    codes = np.empty(bits.size, np.uint8 if len(distinct) <= 256 else np.uint16)
+    codes: Codes = np.empty(bits.size, np.uint8) if len(distinct) <= 256 else np.empty(bits.size, np.uint16)
     for start in range(0, bits.size, CHUNK):
         codes[start : start + CHUNK] = np.searchsorted(distinct, bits[start : start + CHUNK])
     return Codebook(table, codes.reshape(weights.shape))
@@ -74,10 +76,11 @@ def optimal_codebook(weights: npt.NDArray[np.float32], entries: int) -> Codebook
     return Codebook(table, assign(weights, bins, code_of_bin))
 
 
-def _fit(bins: Histogram, entries: int) -> tuple[npt.NDArray[np.float16] | npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def _fit(bins: Histogram, entries: int) -> tuple[Table, npt.NDArray[np.int64]]:
     partition = optimal_partition(bins.values, bins.weights, entries)
     sizes = np.diff(np.append(partition.starts, bins.values.size))
-    centroids = partition.centroids
+    # A bin of the histogram may lie above the largest float32, which it was rounded from.
+    centroids = np.clip(partition.centroids, -_LARGEST, _LARGEST)
     with np.errstate(over="ignore"):
         half = centroids.astype(np.float16)
     mass = np.add.reduceat(bins.weights, partition.starts)

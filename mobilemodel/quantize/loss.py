@@ -66,7 +66,7 @@ def measure(source: npt.NDArray[Any], decoded: Iterable[npt.NDArray[Any]]) -> Lo
     for piece in decoded:
         exact = flat[position : position + piece.size]
         position += piece.size
-        crc = zlib.crc32(memoryview(piece.view(np.uint8)), crc)
+        crc = zlib.crc32(piece.tobytes(), crc)
         weights = exact.astype(np.float32, copy=False)
         error = weights - piece
         if identical and error.any():

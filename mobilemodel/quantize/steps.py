@@ -40,7 +40,7 @@ def symmetric_steps(matrix: Float32, depth: int) -> Steps:
     most = (1 << (depth - 1)) - 1
     zero = 1 << (depth - 1)
     rows, columns = matrix.shape
-    codes: Codes = np.empty((rows, columns), np.uint16 if depth == 16 else np.uint8)
+    codes: Codes = np.empty((rows, columns), np.uint16) if depth == 16 else np.empty((rows, columns), np.uint8)
     scales = np.ones(rows, np.float32)
     block = max(1, (1 << 18) // max(1, columns))
     for start in range(0, rows if columns else 0, block):
@@ -48,6 +48,9 @@ def symmetric_steps(matrix: Float32, depth: int) -> Steps:
         peaks = np.abs(piece).max(axis=1)
         scale = np.maximum(peaks / np.float32(most), SMALLEST_SCALE).astype(np.float32)
         scale[peaks == 0] = 1
+        # A scale that was rounded up can carry the largest weights past float32.
+        with np.errstate(over="ignore"):
+            scale = np.where(np.isfinite(scale * np.float32(most)), scale, np.nextafter(scale, np.float32(0)))
         steps = np.clip(np.rint(piece / scale[:, None]), -most, most)
         codes[start : start + block] = (steps + zero).astype(codes.dtype)
         scales[start : start + block] = scale

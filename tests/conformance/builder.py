@@ -49,9 +49,9 @@ class Draft:
     manifest: pb.Manifest = field(default_factory=lambda: pb.Manifest(spec_major=1, spec_minor=0))
     parts: list[Part] = field(default_factory=list)
 
-    def bytes(self, raw: bytes, codec: int = STORED) -> int:
+    def add(self, raw: bytes, codec: int = STORED) -> int:
         """Add a payload of bytes; return its index."""
-        stored = {STORED: same, ZLIB: lambda data: zlib.compress(data, 9), ZSTD: zstd_frame}[codec](raw)
+        stored = zlib.compress(raw, 9) if codec == ZLIB else zstd_frame(raw) if codec == ZSTD else raw
         return self.stored(codec, stored, len(raw))
 
     def stored(self, codec: int, stored: bytes, raw_size: int, crc32: int | None = None) -> int:
@@ -61,7 +61,7 @@ class Draft:
 
     def matrix(self, codes: Sequence[Sequence[int]], depth: int, codec: int = STORED) -> int:
         """Add the packed matrix of rows of codes."""
-        rows = np.array(codes, np.uint16 if depth > 8 else np.uint8).reshape(len(codes), -1)
+        rows = np.array(codes, np.uint16).reshape(len(codes), -1)
         raw = np.ascontiguousarray(pack(rows, depth)).tobytes()
         shape = codes_shape(len(rows), rows.shape[1], depth)
         stored = png_codec.encode(raw, shape, True) if codec == PNG else zstd_frame(raw) if codec == ZSTD else raw
@@ -75,7 +75,7 @@ class Draft:
         """Add a small dense tensor with a stored payload of its own."""
         out = self.tensor(name, dims, dtype)
         out.dense.stored_dtype = dtype
-        out.dense.small.payload = self.bytes(raw)
+        out.dense.small.payload = self.add(raw)
         out.dense.small.size = len(raw)
         return out
 
@@ -111,12 +111,6 @@ def manifest_span(data: bytes) -> tuple[int, int]:
             return position, position + size
 
 
-def with_crc(data: bytes) -> bytes:
-    """The file with the CRC-32 that its manifest has."""
-    start, end = manifest_span(data)
-    return data[:6] + zlib.crc32(data[start:end]).to_bytes(4, "little") + data[10:]
-
-
 def replaced(old: bytes, new: bytes) -> Edit:
     """An edit that replaces the only occurrence of ``old``."""
 
@@ -147,9 +141,10 @@ def halves(*values: float) -> bytes:
     return struct.pack(f"<{len(values)}e", *values)
 
 
-def zstd_frame(raw: bytes, **options: bool) -> bytes:
+def zstd_frame(raw: bytes, write_checksum: bool = False) -> bytes:
     """One frame with its content size."""
-    return zstandard.ZstdCompressor(level=19, write_content_size=True, **options).compress(raw)
+    compressor = zstandard.ZstdCompressor(level=19, write_content_size=True, write_checksum=write_checksum)
+    return compressor.compress(raw)
 
 
 def zstd_raw_frame(raw: bytes, descriptor: int, rest: bytes) -> bytes:

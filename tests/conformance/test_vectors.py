@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mobilemodel
@@ -16,7 +18,7 @@ from mobilemodel import errors
 from mobilemodel.bundle import Bundle, parse_bundle
 from mobilemodel.dump import dump_json, main
 from mobilemodel.errors import MobileModelError
-from tests.conformance import write_vectors
+from tests.conformance import reference, write_vectors
 from tests.conformance.write_vectors import VECTORS, Entry, committed, problems, rows, statuses
 
 ENTRIES = committed()
@@ -43,7 +45,7 @@ def answer(way: str, entry: Entry) -> tuple[str, str]:
 @named
 @each_way
 def test_status_and_values_are_those_of_the_manifest(entry: Entry, way: str) -> None:
-    """"A reader conforms if it gives the expected values, the expected status, or one of both" (README §2)."""
+    """ "A reader conforms if it gives the expected values, the expected status, or one of both" (README §2)."""
     status, values = answer(way, entry)
     expected = (VECTORS / entry["values"]).read_text("utf-8") if "values" in entry else ""
     if entry["expect"] == "either":
@@ -63,7 +65,7 @@ def test_status_and_values_are_those_of_the_manifest(entry: Entry, way: str) -> 
 
 @opened
 def test_verifier_accepts_the_valid_and_reports_the_others(entry: Entry) -> None:
-    """"A Verifier MUST report a file that breaks them as MALFORMED_CONTENT" (tensors.md §7)."""
+    """ "A Verifier MUST report a file that breaks them as MALFORMED_CONTENT" (tensors.md §7)."""
     with mobilemodel.open(VECTORS / entry["file"]) as bundle:
         missing = statuses(json.loads((VECTORS / entry["values"]).read_text("utf-8")))
         if entry["expect"] == "ok" and not missing:
@@ -82,12 +84,23 @@ def test_committed_bytes_are_those_of_the_manifest(entry: Entry) -> None:
 
 @opened
 def test_every_cut_of_a_bundle_is_refused(entry: Entry) -> None:
-    """"The size of the file [...] MUST be what §2 makes it" (container.md §3): no prefix of a bundle is one."""
+    """ "The size of the file [...] MUST be what §2 makes it" (container.md §3): no prefix of a bundle is one."""
     data = (VECTORS / entry["file"]).read_bytes()
     for size in {*range(0, len(data), max(1, len(data) // 50)), len(data) - 1}:
         with pytest.raises(MobileModelError) as caught:
             mobilemodel.open(data[:size])
         assert caught.value.status == "TRUNCATED"
+
+
+@pytest.mark.parametrize("identity", ["dense-small", "palette-split-4", "described-model", "pools", "empty"])
+def test_no_byte_of_a_bundle_goes_unread(identity: str) -> None:
+    """ "There is no room for anything else between, before or behind" (container.md §2): any changed byte is found."""
+    data = (VECTORS / "valid" / f"{identity}.mm").read_bytes()
+    for position in range(len(data)):
+        damaged = data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :]
+        for way in (mobilemodel.open, parse_bundle):
+            with pytest.raises(MobileModelError):
+                way(damaged).verify()
 
 
 def test_manifest_lists_what_is_there() -> None:
@@ -98,10 +111,10 @@ def test_manifest_lists_what_is_there() -> None:
 
 
 def test_sections_that_vectors_cover_exist() -> None:
-    for reference in {reference for entry in ENTRIES for reference in entry["covers"]}:
-        document, section = reference.split(" §")
+    for covered in {covered for entry in ENTRIES for covered in entry["covers"]}:
+        document, section = covered.split(" §")
         text = (VECTORS.parent / document).read_text("utf-8")
-        assert re.search(rf"^#+ {re.escape(section)}\.? ", text, re.MULTILINE), reference
+        assert re.search(rf"^#+ {re.escape(section)}\.? ", text, re.MULTILINE), covered
 
 
 def error_table() -> list[tuple[int, str, int, str]]:
@@ -158,3 +171,25 @@ def test_runner_reads_stdin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": file}))
         assert main([]) == 0
     assert json.loads(capsys.readouterr().out)["tensors"] == []
+
+
+@opened
+def test_a_second_reader_decodes_the_same_bits(entry: Entry) -> None:
+    """ "Two readers that decode the same tensor MUST produce the same bits" (tensors.md §8), but for converted NaNs."""
+    data = (VECTORS / entry["file"]).read_bytes()
+    second = reference.Reader(data)
+    with mobilemodel.open(data) as bundle:
+        for tensor, shown in zip(bundle.values(), json.loads(dump_json(bundle))["tensors"], strict=True):
+            if "status" in shown["values"] or entry["expect"] == "either":
+                continue
+            ours, theirs = bytes(tensor.raw()), second.values(tensor.message)
+            if tensor.dtype.kind == "f" and ours != theirs:
+                kind = f"<u{tensor.dtype.itemsize}"
+                both_nan = np.isnan(np.frombuffer(ours, tensor.dtype)) & np.isnan(np.frombuffer(theirs, tensor.dtype))
+                assert (both_nan | (np.frombuffer(ours, kind) == np.frombuffer(theirs, kind))).all()
+            else:
+                assert ours == theirs
+            if "codes" in shown:
+                rows = second.codes(reference.Matrix(getattr(tensor.message, tensor.encoding).codes, tensor.shape))
+                raw = b"".join(struct.pack(f"<{len(row)}I", *row) for row in rows)
+                assert hashlib.sha256(raw).hexdigest() == shown["codes"]["sha256"]

@@ -21,7 +21,17 @@ if __name__ == "__main__":
 import mobilemodel  # noqa: E402
 from mobilemodel.dump import dump_json  # noqa: E402
 from mobilemodel.errors import MobileModelError  # noqa: E402
-from tests.conformance import vectors_invalid, vectors_tensors, vectors_valid  # noqa: E402
+from tests.conformance import (  # noqa: E402
+    vectors_codes,
+    vectors_dense,
+    vectors_encodings,
+    vectors_files,
+    vectors_invalid,
+    vectors_manifest,
+    vectors_streams,
+    vectors_verify,
+    vectors_wire,
+)
 from tests.conformance.annotate import annotate  # noqa: E402
 from tests.conformance.rows import Row  # noqa: E402
 
@@ -34,7 +44,9 @@ Entry = dict[str, Any]
 
 def rows() -> list[Row]:
     """All vectors that the code makes, valid ones first."""
-    out = [*vectors_valid.ROWS, *vectors_invalid.ROWS, *vectors_tensors.ROWS, *vectors_tensors.EITHER]
+    valid = (vectors_files, vectors_dense, vectors_codes)
+    invalid = (vectors_invalid, vectors_wire, vectors_manifest, vectors_encodings, vectors_streams, vectors_verify)
+    out = [row for module in (*valid, *invalid) for row in module.ROWS] + vectors_streams.EITHER
     assert len({row.id for row in out}) == len(out), "an id stands twice"
     return out
 
@@ -77,7 +89,9 @@ class Writer:
         if path.exists() and identity not in self.forced:
             found = path.read_bytes()
             if found != content:
-                self.refused.append(f"{path.relative_to(ROOT)} is kept: the code makes other bytes (--force {identity})")
+                self.refused.append(
+                    f"{path.relative_to(ROOT)} is kept: the code makes other bytes (--force {identity})"
+                )
             return found
         if not path.exists() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +151,9 @@ def problems(entry: Entry) -> list[str]:
         out.append(f"status {found} instead of {expected}")
     elif "values" in entry and entry["expect"] != "either" and values != (VECTORS / entry["values"]).read_text("utf-8"):
         out.append(f"other values than {entry['values']}")
-    elif entry["scope"] == "tensor" and entry["expect"] == "error" and statuses(json.loads(values)) != {entry["status"]}:
+    elif (
+        entry["scope"] == "tensor" and entry["expect"] == "error" and statuses(json.loads(values)) != {entry["status"]}
+    ):
         out.append(f"no tensor has status {entry['status']}")
     dump = VECTORS / "annotated" / f"{entry['id']}.txt"
     if dump.exists() and dump.read_text("utf-8") != annotate(data):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from google.protobuf.internal import encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +23,7 @@ def check(data: bytes, messages: int = 1000) -> None:
 def test_varints(value: int) -> None:
     """'Minimal varints': ours are those of the protobuf runtime, and are read back."""
     data = varint(value)
-    assert data == encoder._VarintBytes(value)
+    assert b"\x18" + data == pb.Slice(size=value).SerializeToString() or value == 0
     assert varint_size(value) == len(data)
     assert read_varint(b"\xff" + data + b"\0", 1, 1 + len(data)) == (value, 1 + len(data))
     with pytest.raises(MalformedWireError, match="runs past"):
@@ -44,7 +43,7 @@ def test_varints_of_more_than_64_bits(data: bytes) -> None:
 
 @given(bundles())
 def test_what_the_runtime_writes_passes(built: BuiltBundle) -> None:
-    """A manifest that a protobuf runtime serialised deterministically keeps the grammar, and walks to the same fields."""
+    """A manifest that a protobuf runtime serialised keeps the grammar, and walks to the same fields."""
     manifest = pb.Bundle.FromString(built.data).manifest.SerializeToString(deterministic=True)
     check(manifest)
     numbers = {field.number for field in wire.fields(manifest, 0, len(manifest))}

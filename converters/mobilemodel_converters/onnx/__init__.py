@@ -46,11 +46,13 @@ class OnnxConverter:
             raise error.within(file=str(paths[0])) from None
         except RecursionError:
             raise MalformedSourceError("graphs are nested too deep", file=str(paths[0])) from None
+        except UnicodeDecodeError:
+            raise MalformedSourceError("a name in the model is not UTF-8", file=str(paths[0])) from None
 
 
 def _looks_like_model(head: bytes, size: int) -> bool:
     """ModelProto: ir_version is field 1 (a small number), the graph field 7; strings and opsets between them."""
-    kinds = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2}
+    kinds = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
     seen = False
     try:
         for field in fields(head, 0, len(head), shortest=False):
@@ -59,5 +61,5 @@ def _looks_like_model(head: bytes, size: int) -> bool:
             seen = True
     except MobileModelError as error:
         # The head of a longer file ends within a field: only the start of that field can be judged.
-        return seen and size > len(head) or (error.offset == 0 and size > len(head) and head[:1] in (b"\x08", b"\x3a", b"\x42"))
+        return size > len(head) and (seen or (error.offset == 0 and head[:1] in (b"\x08", b"\x3a", b"\x42")))
     return seen

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from mobilemodel_converters.onnx.importer import OnnxSource
 
+    _Documented = onnx.NodeProto | onnx.TensorProto | onnx.ValueInfoProto | onnx.GraphProto | onnx.FunctionProto
+
 LOCATION = "mobilemodel"
 """the location that an external initializer of a bundle's graph names"""
 _EXTERNAL = 1
@@ -25,7 +27,8 @@ def external_reference(name: str, dtype: int, dims: Iterable[int]) -> onnx.Tenso
     """An initializer whose value is the bundle's tensor of the same name (spec/graph.md §3)."""
     import onnx
 
-    proto = onnx.TensorProto(name=name, data_type=dtype, dims=list(dims), data_location=_EXTERNAL)
+    proto = onnx.TensorProto(name=name, data_type=dtype, dims=list(dims))
+    proto.data_location = onnx.TensorProto.EXTERNAL
     length = dtypes.raw_size(dtype, elements_of(proto.dims))
     for key, value in (("location", LOCATION), ("offset", "0"), ("length", str(length))):
         proto.external_data.add(key=key, value=value)
@@ -37,16 +40,21 @@ def strip_private(model: onnx.ModelProto) -> int:
 
     The model's own doc string and metadata stay. Returns how many were taken.
     """
-    count = 0
-    nodes = [node for function in model.functions for node in function.node]
-    for graph in structure.all_graphs(model.graph):
-        nodes += graph.node
-        count += sum(_strip(item) for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info))
-        count += _strip(graph)
-    return count + sum(_strip(node) for node in nodes) + sum(_strip(function) for function in model.functions)
+    graphs, nodes = structure.all_parts(model)
+    items: list[_Documented] = [*graphs, *nodes, *model.functions, *structure.all_tensors(model)]
+    for graph in graphs:
+        items += (*graph.input, *graph.output, *graph.value_info)
+    for function in model.functions:
+        items += function.value_info
+    count = sum(map(_strip, items))
+    for node in nodes:
+        for attribute in node.attribute:
+            count += bool(attribute.doc_string)
+            attribute.ClearField("doc_string")
+    return count
 
 
-def _strip(item: onnx.NodeProto | onnx.TensorProto | onnx.ValueInfoProto | onnx.GraphProto | onnx.FunctionProto) -> int:
+def _strip(item: _Documented) -> int:
     had = bool(item.doc_string or item.metadata_props)
     item.ClearField("doc_string")
     item.ClearField("metadata_props")
@@ -63,31 +71,59 @@ def build_graph(source: OnnxSource, external: frozenset[str], hoisted: frozenset
 
     model = onnx.ModelProto()
     model.CopyFrom(source.file.model)
-    added: dict[str, onnx.TensorProto] = {}
-    inside = 0
+    _empty(model.graph, external)
+    _take_out(model, hoisted)
+    # Before there are references: a source may call a file of its own as we call the bundle.
+    _embed_all(model, source)
+    outside = external | hoisted
+    for proto in model.graph.initializer:
+        if proto.name in outside:
+            proto.CopyFrom(external_reference(proto.name, proto.data_type, proto.dims))
+    return _serialise(model)
+
+
+def _empty(graph: onnx.GraphProto, names: frozenset[str]) -> None:
+    for proto in graph.initializer:
+        if proto.name in names:
+            proto.CopyFrom(_without_value(proto.name, proto))
+
+
+def _without_value(name: str, proto: onnx.TensorProto) -> onnx.TensorProto:
+    import onnx
+
+    return onnx.TensorProto(name=name, data_type=proto.data_type, dims=proto.dims)
+
+
+def _take_out(model: onnx.ModelProto, names: frozenset[str]) -> None:
+    """Move initializers of subgraphs and Constant nodes to the main graph's initializers, without their values."""
+    if not names:
+        return
+    taken: dict[str, onnx.TensorProto] = {}
     for graph in structure.all_graphs(model.graph):
-        main = graph is model.graph
-        for index in reversed(range(len(graph.initializer))):
-            proto = graph.initializer[index]
-            if not main and proto.name in hoisted:
-                added[proto.name] = external_reference(proto.name, proto.data_type, proto.dims)
-                del graph.initializer[index]
-            elif main and proto.name in external:
-                proto.CopyFrom(external_reference(proto.name, proto.data_type, proto.dims))
+        if graph is not model.graph:
+            for index in reversed(range(len(graph.initializer))):
+                proto = graph.initializer[index]
+                if proto.name in names:
+                    taken[proto.name] = _without_value(proto.name, proto)
+                    del graph.initializer[index]
         for index in reversed(range(len(graph.node))):
             node = graph.node[index]
-            if node.op_type == "Constant" and node.output and node.output[0] in hoisted:
+            if node.op_type == "Constant" and node.output and node.output[0] in names:
                 value = next(a.t for a in node.attribute if a.name == "value")
-                added[node.output[0]] = external_reference(node.output[0], value.data_type, value.dims)
+                taken[node.output[0]] = _without_value(node.output[0], value)
                 del graph.node[index]
-    model.graph.initializer.extend(added[name] for name in sorted(added))
+    model.graph.initializer.extend(taken[name] for name in sorted(taken))
+
+
+def _embed_all(model: onnx.ModelProto, source: OnnxSource) -> None:
+    inside = 0
     for proto in structure.all_tensors(model):
-        if proto.data_location == _EXTERNAL and not is_reference(proto):
+        if proto.data_location == _EXTERNAL:
             inside += dtypes.raw_size(proto.data_type, elements_of(proto.dims))
             if inside > FORMAT_LIMITS.graph:
-                raise LimitExceededError("values that stay in the graph", expected=f"at most {FORMAT_LIMITS.graph} bytes")
+                most = f"at most {FORMAT_LIMITS.graph} bytes"
+                raise LimitExceededError("values that stay in the graph", expected=most)
             _embed(proto, source.read(proto))
-    return _serialise(model)
 
 
 def is_reference(proto: onnx.TensorProto) -> bool:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
+import stat
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 LARGE = 64 * 1024
 """bytes from which a value stays in the file"""
 _NESTING = 100
+_MOST_FIELDS = 256
+"""fields of a tensor that is looked into"""
 # Where tensors can stand: message -> field number -> message.
 _CHILDREN = {
     "Model": {7: "Graph", 25: "Function"},
@@ -106,13 +110,17 @@ def open_model(path: Path) -> ModelFile:
     from google.protobuf.message import DecodeError
 
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise UsageError(f"cannot open: {error.strerror}", file=str(path)) from None
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"cannot open: {why}", file=str(path)) from None
     try:
         token = f"mobilemodel-{secrets.token_hex(8)}"
         spans: list[Span] = []
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError("not a regular file", file=str(path))
+        size = status.st_size
         if size == 0:
             raise MalformedSourceError("the file is empty")
         with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
@@ -140,22 +148,25 @@ class _Stripper:
         if nesting < 0:
             raise MalformedSourceError("messages are nested too deep", offset=start)
         out: list[bytes] = []
+        copied = start
         for piece in fields(self._data, start, end, shortest=False):
             child = _CHILDREN[kind].get(piece.number) if piece.wire_type == BYTES else None
             # A message without room for a large value is copied as it is.
             if child is None or piece.end - piece.start < LARGE:
-                out.append(bytes(self._data[piece.tag : piece.end]))
                 continue
+            out.append(bytes(self._data[copied : piece.tag]))
+            copied = piece.end
             if child == "Tensor":
                 content = self._tensor(piece.start, piece.end)
             else:
                 content = self.message(child, piece.start, piece.end, nesting - 1)
             out.append(_bytes_field(piece.number, content))
-        return b"".join(out)
+        return b"".join([*out, bytes(self._data[copied:end])])
 
     def _tensor(self, start: int, end: int) -> bytes:
-        parts = list(fields(self._data, start, end, shortest=False))
-        value = _single_value(parts)
+        # A tensor of more fields holds its values one by one: it is parsed as it is.
+        parts = list(islice(fields(self._data, start, end, shortest=False), _MOST_FIELDS + 1))
+        value = _single_value(parts) if len(parts) <= _MOST_FIELDS else None
         if value is None:
             return bytes(self._data[start:end])
         kept = [bytes(self._data[p.tag : p.end]) for p in parts if p is not value and p.number != _DATA_LOCATION]

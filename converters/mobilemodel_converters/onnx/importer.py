@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mobilemodel import dtypes
-from mobilemodel.errors import MalformedSourceError, MobileModelError, escape
+from mobilemodel.errors import MalformedSourceError, MobileModelError, UnsupportedSourceError, escape
 from mobilemodel.layout import elements_of
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.model import InlineTensor, Model, Role, SourceFile, SourceTensor
@@ -101,6 +101,8 @@ def _candidates(model: onnx.ModelProto) -> Iterator[Candidate]:
         main = graph is model.graph
         for proto in graph.initializer:
             obstacle = "" if counts[proto.name] == 1 else "its name is defined more than once"
+            if not main and any(value.name == proto.name for value in graph.input):
+                obstacle = "it is the default of a subgraph's input"
             yield Candidate(proto, proto.name, not main, obstacle or ("" if main else hoist_obstacle))
         for node in graph.node:
             value = constant_value(node)
@@ -110,15 +112,28 @@ def _candidates(model: onnx.ModelProto) -> Iterator[Candidate]:
                 yield Candidate(value, name, True, obstacle)
 
 
+def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """The tensors of the model whose names are defined once."""
+    counts = structure.definitions(model.graph)
+    found: dict[str, onnx.TensorProto] = {}
+    for graph in structure.all_graphs(model.graph):
+        found.update((proto.name, proto) for proto in graph.initializer)
+        for node in graph.node:
+            value = constant_value(node)
+            if value is not None:
+                found[node.output[0]] = value
+    return {name: proto for name, proto in found.items() if counts[name] == 1}
+
+
 def _split(source: OnnxSource, model: onnx.ModelProto) -> tuple[list[SourceTensor], list[InlineTensor]]:
     index = uses.index_uses(model)
-    made_by = roles.producers(model.graph)
+    network = roles.Network(index, roles.producers(model.graph), _constants(model))
     found: list[tuple[int, SourceTensor]] = []
     inline: list[InlineTensor] = []
     for candidate in _candidates(model):
         proto, dims = candidate.proto, tuple(candidate.proto.dims)
         reached = uses.final_uses(index, candidate.name)
-        weight = roles.classify(reached or [], dims, index, made_by)
+        weight = roles.classify(reached or [], dims, network)
         reason = candidate.obstacle or _format_obstacle(candidate.name, proto) or uses.may_leave(reached)
         size = tensors.raw_bytes(proto) or sum(map(len, proto.string_data))
         if candidate.hoisted and reason is None and weight.role is Role.OTHER:
@@ -150,7 +165,8 @@ def _other_inline(model: onnx.ModelProto) -> Iterator[InlineTensor]:
         for sparse in graph.sparse_initializer:
             size = tensors.raw_bytes(sparse.values) + tensors.raw_bytes(sparse.indices)
             dims = tuple(sparse.dims)
-            yield InlineTensor(sparse.values.name, sparse.values.data_type, dims, size, "a sparse initializer stays as it is")
+            reason = "a sparse initializer stays as it is"
+            yield InlineTensor(sparse.values.name, sparse.values.data_type, dims, size, reason)
     for function in model.functions:
         for node in function.node:
             value = constant_value(node)
@@ -180,10 +196,12 @@ def _free_inputs(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
 
 def _value_info(value: onnx.ValueInfoProto) -> pb.ValueInfo:
     if not 1 <= len(value.name.encode()) <= FORMAT_LIMITS.name:
-        raise MalformedSourceError("the name of an input or output does not fit the format", found=escape(value.name))
+        raise UnsupportedSourceError("the name of an input or output does not fit the format", found=escape(value.name))
     out = pb.ValueInfo(name=value.name)
     if value.type.WhichOneof("value") != "tensor_type":
         return out
+    if value.type.tensor_type.elem_type < 0:
+        raise MalformedSourceError("the element type of an input or output", found=value.type.tensor_type.elem_type)
     out.dtype = value.type.tensor_type.elem_type
     if value.type.tensor_type.HasField("shape"):
         out.shape.SetInParent()
@@ -191,13 +209,20 @@ def _value_info(value: onnx.ValueInfoProto) -> pb.ValueInfo:
             entry = out.shape.dimensions.add()
             if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0:
                 entry.size = dim.dim_value
-            elif dim.WhichOneof("value") == "dim_param":
+            elif dim.WhichOneof("value") == "dim_param" and len(dim.dim_param.encode()) <= FORMAT_LIMITS.string:
                 entry.symbol = dim.dim_param
     return out
 
 
 def _sources(source: OnnxSource) -> tuple[SourceFile, ...]:
-    files = [SourceFile("onnx", source.file.path.name, file_sha256(source.file.descriptor))]
+    files = [SourceFile("onnx", _plain_name(source.file.path.name), file_sha256(source.file.descriptor))]
     for location, descriptor in sorted(source.external.descriptors.items()):
-        files.append(SourceFile("onnx external data", Path(location).name, file_sha256(descriptor)))
+        name = _plain_name(PurePosixPath(location).name)
+        files.append(SourceFile("onnx external data", name, file_sha256(descriptor)))
     return tuple(files)
+
+
+def _plain_name(name: str) -> str:
+    """A file name as the format takes it: UTF-8, and nothing that another system reads as a folder or drive."""
+    text = name.encode("utf-8", "replace").decode().replace("\\", "_").replace("\0", "_")
+    return f"{text[0]}_{text[2:]}" if text[1:2] == ":" else text

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mobilemodel.model import MatrixOrder, Role
+from mobilemodel_converters.onnx.arrangement import Arrangement, arrangement, attribute_integers
 from mobilemodel_converters.onnx.structure import all_nodes, domain
+from mobilemodel_converters.onnx.tensors import small_integers
 from mobilemodel_converters.onnx.uses import Use, UseIndex, final_uses
 
 if TYPE_CHECKING:
@@ -15,8 +17,9 @@ if TYPE_CHECKING:
 # What may stand between a global pool and the 1x1 convolution that is an FC layer in all but name.
 _BETWEEN_POOL_AND_FC = frozenset((
     "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Selu", "Identity",
-    "Cast", "Dropout", "BatchNormalization", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Conv", "Mul", "Add", "Softplus",
+    "Cast", "Dropout", "BatchNormalization", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Softplus",
 ))  # fmt: skip
+_TWO_VALUES = frozenset(("Mul", "Add", "Sub", "Div"))
 _GLOBAL_POOLS = frozenset(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"))
 _MATRIX_INPUTS = {
     "Gemm": (0, 1), "MatMul": (0, 1), "QLinearMatMul": (0, 3), "MatMulInteger": (0, 1), "FusedMatMul": (0, 1),
@@ -39,47 +42,68 @@ class Weight:
 NO_WEIGHT = Weight(Role.OTHER, "", MatrixOrder(), 0)
 
 
+@dataclass(frozen=True)
+class Network:
+    """What roles are told from: all uses, the node that makes each value, and tensors whose names are defined once."""
+
+    index: UseIndex
+    made_by: dict[str, onnx.NodeProto]
+    constants: dict[str, onnx.TensorProto]
+
+    def integers(self, name: str) -> tuple[int, ...] | None:
+        """The values of a short constant, such as axes or a shape; None for what is none."""
+        constant = self.constants.get(name)
+        if constant is not None:
+            return small_integers(constant)
+        node = self.made_by.get(name)
+        values = attribute_integers(node, "value_ints") if node is not None and node.op_type == "Constant" else ()
+        return values or None
+
+
 def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     """The node that makes each value, over a graph and the graphs within it."""
     return {output: node for node in all_nodes(graph) for output in node.output if output}
 
 
-def classify(
-    uses: list[Use], dims: tuple[int, ...], index: UseIndex, made_by: dict[str, onnx.NodeProto]
-) -> Weight:
+def classify(uses: list[Use], dims: tuple[int, ...], network: Network) -> Weight:
     """The role of a tensor of ``dims`` by all its uses; the first in the graph decides, an FC layer before others.
 
     A quantized weight is followed through its DequantizeLinear.
     """
     found = []
     for use in uses:
-        steps = _through_dequantize(use, index)
-        found += [weight for step in steps if (weight := _weight(step, dims, made_by)) is not None]
+        for step in _through_dequantize(use, network.index):
+            weight = _weight(step, arrangement(step, dims, network.integers), network)
+            if weight is not None:
+                found.append(weight)
     if not found:
         return NO_WEIGHT
     return min(found, key=lambda weight: (weight.role is not Role.FC, weight.place))
 
 
 def _through_dequantize(use: Use, index: UseIndex) -> list[Use]:
-    if use.node.op_type != "DequantizeLinear" or use.position != 0 or use.in_function:
+    if use.node.op_type != "DequantizeLinear" or use.position != 0 or use.in_function or not use.node.output:
         return [use]
     further = final_uses(index, use.node.output[0]) or []
-    return [Use(u.node, u.position, u.order, use.chain + u.chain) for u in further]
+    return [Use(u.node, u.position, use.order, use.chain + u.chain, u.in_function) for u in further]
 
 
-def _weight(use: Use, dims: tuple[int, ...], made_by: dict[str, onnx.NodeProto]) -> Weight | None:
+def _weight(use: Use, arranged: Arrangement, network: Network) -> Weight | None:
     operator = use.node.op_type
+    rank = len(arranged.axes)
     if domain(use.node.domain) not in ("", "com.microsoft"):
         return None
-    if use.position in _MATRIX_INPUTS.get(operator, ()) and len(dims) >= 2:
-        return Weight(Role.FC, operator, _matrix_order(use, dims), use.order)
-    if _CONV_WEIGHTS.get(operator) == use.position and len(dims) >= 3:
-        role = Role.FC if operator == "Conv" and _follows_global_pool(use, dims, made_by) else Role.CONV
-        return Weight(role, operator, _conv_order(use, dims), use.order)
-    if operator in _RECURRENT and use.position in (1, 2) and len(dims) == 3:
-        return Weight(Role.RECURRENT, operator, MatrixOrder(row_axes=2), use.order)
-    if operator == "Gather" and use.position == 0 and len(dims) >= 2:
-        return Weight(Role.EMBEDDING, operator, MatrixOrder(), use.order)
+    if use.position in _MATRIX_INPUTS.get(operator, ()) and rank >= 2:
+        return Weight(Role.FC, operator, _matrix_order(use, arranged), use.order)
+    if _CONV_WEIGHTS.get(operator) == use.position and rank >= 3:
+        role = Role.FC if operator == "Conv" and _sees_one_position(use, arranged, network) else Role.CONV
+        return Weight(role, operator, _conv_order(use, arranged), use.order)
+    if operator in _RECURRENT and use.position in (1, 2) and rank == 3:
+        return Weight(Role.RECURRENT, operator, arranged.order((0, 1, 2), 2), use.order)
+    if operator == "Gather" and use.position == 0 and rank >= 2:
+        axis = _attribute(use.node, "axis", 0) % rank
+        wanted = (axis, *(other for other in range(rank) if other != axis))
+        return Weight(Role.EMBEDDING, operator, arranged.order(wanted, 1), use.order)
     return None
 
 
@@ -87,85 +111,73 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     return next((int(a.i) for a in node.attribute if a.name == name), default)
 
 
-def _chain_perm(chain: tuple[onnx.NodeProto, ...], rank: int) -> tuple[int, ...] | None:
-    """The permutation that a chain of nodes makes of a tensor's axes; None where it changes the shape."""
-    axes = tuple(range(rank))
-    for node in chain:
-        if node.op_type == "Transpose":
-            perm = next((tuple(a.ints) for a in node.attribute if a.name == "perm"), tuple(reversed(range(rank))))
-            if sorted(perm) != list(range(rank)):
-                return None
-            axes = tuple(axes[i] for i in perm)
-        elif node.op_type not in ("Identity", "Cast"):
-            return None
-    return axes
-
-
-def _order(axes: tuple[int, ...], wanted: tuple[int, ...], row_axes: int) -> MatrixOrder:
-    perm = tuple(axes[i] for i in wanted)
-    return MatrixOrder(perm=() if perm == tuple(range(len(perm))) else perm, row_axes=row_axes)
-
-
-def _matrix_order(use: Use, dims: tuple[int, ...]) -> MatrixOrder:
+def _matrix_order(use: Use, arranged: Arrangement) -> MatrixOrder:
     """Rows are outputs: Gemm and MatMul in all their ways, through transposes."""
-    rank = len(dims)
-    axes = _chain_perm(use.chain, rank)
-    if axes is None or use.node.op_type == "MatMulNBits":
+    operator, rank = use.node.op_type, len(arranged.axes)
+    if operator == "MatMulNBits":
         return MatrixOrder()
     left = use.position == 0
-    flag = "transA" if left else "transB"
-    transposed = bool(_attribute(use.node, flag, 0)) and use.node.op_type in ("Gemm", "FusedGemm", "FusedMatMul")
+    transposed = operator in ("Gemm", "FusedGemm", "FusedMatMul") and _attribute(
+        use.node, "transA" if left else "transB", 0
+    )
     batch = tuple(range(rank - 2))
-    outputs_first = (*batch, rank - 2, rank - 1)
-    outputs_last = (*batch, rank - 1, rank - 2)
-    return _order(axes, outputs_first if left != transposed else outputs_last, rank - 1)
+    last = (rank - 2, rank - 1) if left != bool(transposed) else (rank - 1, rank - 2)
+    return arranged.order((*batch, *last), rank - 1)
 
 
-def _conv_order(use: Use, dims: tuple[int, ...]) -> MatrixOrder:
+def _conv_order(use: Use, arranged: Arrangement) -> MatrixOrder:
     """O x spatial x I; a ConvTranspose's channels are regrouped so that its rows are outputs too."""
-    rank = len(dims)
-    axes = _chain_perm(use.chain, rank)
-    spatial = tuple(range(2, rank))
+    rank = len(arranged.axes)
     if use.node.op_type != "ConvTranspose":
-        return MatrixOrder() if axes is None else _order(axes, (0, *spatial, 1), 1)
+        return arranged.order((0, *range(2, rank), 1), 1)
     groups = _attribute(use.node, "group", 1)
-    if axes != tuple(range(rank)) or groups < 1 or dims[0] % groups:
+    shape = arranged.shape
+    if not arranged.in_order or groups < 1 or shape[0] % groups:
         return MatrixOrder()
-    view = (groups, dims[0] // groups, *dims[1:])
-    return MatrixOrder(view, (0, 2, *range(3, rank + 1), 1), 2)
+    return MatrixOrder((groups, shape[0] // groups, *shape[1:]), (0, 2, *range(3, rank + 1), 1), 2)
 
 
-def _follows_global_pool(use: Use, dims: tuple[int, ...], made_by: dict[str, onnx.NodeProto]) -> bool:
-    """Whether a 1x1 convolution sees a single position: its input comes from a global pool."""
-    if any(size != 1 for size in dims[2:]) or not use.node.input:
+def _sees_one_position(use: Use, arranged: Arrangement, network: Network) -> bool:
+    """Whether a 1x1 convolution sees a single position: all its input comes from global pools.
+
+    A product of a pooled gate with a whole picture (squeeze and excitation) is a whole picture.
+    """
+    if any(size != 1 for size in arranged.shape[2:]) or use.in_function:
         return False
-    name = use.node.input[0]
-    for _ in range(64):
-        node = made_by.get(name)
-        if node is None:
+    waiting, seen = [use.node.input[0]], set()
+    pooled = False
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name in network.constants:
+            continue
+        seen.add(name)
+        node = network.made_by.get(name)
+        if node is None or len(seen) > 256:
             return False
-        if node.op_type in _GLOBAL_POOLS or _reduces_space(node, made_by):
-            return True
-        if node.op_type not in _BETWEEN_POOL_AND_FC or not node.input:
+        if _pools_globally(node, network):
+            pooled = True
+        elif node.op_type in _TWO_VALUES:
+            waiting += node.input
+        elif node.input and _keeps_one_position(node):
+            waiting.append(node.input[0])
+        else:
             return False
-        if node.op_type == "Conv" and any(_attribute_ints(node, "kernel_shape")[i : i + 1] != [1] for i in range(2)):
-            return False
-        name = node.input[0]
-    return False
+    return pooled
 
 
-def _attribute_ints(node: onnx.NodeProto, name: str) -> list[int]:
-    return next((list(a.ints) for a in node.attribute if a.name == name), [])
+def _keeps_one_position(node: onnx.NodeProto) -> bool:
+    if node.op_type != "Conv":
+        return node.op_type in _BETWEEN_POOL_AND_FC
+    kernel = attribute_integers(node, "kernel_shape")
+    return bool(kernel) and set(kernel) == {1} and not any(attribute_integers(node, "pads"))
 
 
-def _reduces_space(node: onnx.NodeProto, made_by: dict[str, onnx.NodeProto]) -> bool:
+def _pools_globally(node: onnx.NodeProto, network: Network) -> bool:
+    if node.op_type in _GLOBAL_POOLS:
+        return True
     if node.op_type != "ReduceMean":
         return False
-    axes = _attribute_ints(node, "axes")
+    axes = attribute_integers(node, "axes")
     if not axes and len(node.input) > 1:
-        constant = made_by.get(node.input[1])
-        if constant is not None and constant.op_type == "Constant":
-            from onnx import numpy_helper
-
-            axes = [int(v) for a in constant.attribute if a.name == "value" for v in numpy_helper.to_array(a.t).ravel()]
+        axes = network.integers(node.input[1]) or ()
     return sorted(axes) in ([2, 3], [-2, -1], [2], [-1])

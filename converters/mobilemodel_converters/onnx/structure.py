@@ -41,7 +41,7 @@ def all_parts(model: onnx.ModelProto) -> tuple[list[onnx.GraphProto], list[onnx.
     graphs = list(all_graphs(model.graph))
     for training in model.training_info:
         graphs += [*all_graphs(training.initialization), *all_graphs(training.algorithm)]
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     for function in model.functions:
         nodes += function.node
         graphs += [graph for node in function.node for inner in subgraphs(node) for graph in all_graphs(inner)]
@@ -52,7 +52,7 @@ def all_parts(model: onnx.ModelProto) -> tuple[list[onnx.GraphProto], list[onnx.
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Every TensorProto of a model: initializers and attributes, also the two of each sparse tensor."""
     graphs, nodes = all_parts(model)
-    sparse = []
+    sparse: list[onnx.SparseTensorProto] = []
     for graph in graphs:
         yield from graph.initializer
         sparse += graph.sparse_initializer
@@ -121,6 +121,11 @@ def _check_graph(graph: onnx.GraphProto, outer: frozenset[str]) -> None:
     twice = [name for name, count in Counter(initializers).items() if count > 1]
     if twice:
         raise MalformedSourceError("two initializers have the same name", found=escape(twice[0]))
+    for what, values in (("inputs", graph.input), ("outputs", graph.output)):
+        names = Counter(value.name for value in values)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise MalformedSourceError(f"two {what} of a graph have the same name", found=escape(twice[0]))
     known = {value.name for value in graph.input} | set(initializers)
     _check_order(list(graph.node), known, {value.name for value in graph.output}, outer)
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mobilemodel import dtypes
 from mobilemodel.errors import MalformedSourceError, UnsupportedSourceError, escape
 from mobilemodel.layout import elements_of
+from mobilemodel.wire import fields
 from mobilemodel_converters.onnx.file import ModelFile, read_at
 
 if TYPE_CHECKING:
@@ -39,8 +42,8 @@ class ExternalFiles:
         rooted = PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor
         if not location or "\0" in location or rooted:
             raise UnsupportedSourceError("external data with an absolute or empty location", found=shown)
-        folder = self.folder.resolve()
-        target = (folder / location).resolve()
+        folder = Path(os.path.realpath(self.folder))
+        target = Path(os.path.realpath(folder / location))
         if not target.is_relative_to(folder):
             raise UnsupportedSourceError(
                 "external data outside of the model's folder", expected="a file beside or below the model", found=shown,
@@ -83,20 +86,30 @@ def external_span(tensor: onnx.TensorProto, files: ExternalFiles) -> ExternalSpa
     Raises MalformedSourceError for an offset or length that is no number, or is not within the file.
     """
     entries = {entry.key: entry.value for entry in tensor.external_data}
+    if not dtypes.is_known(tensor.data_type):
+        raise UnsupportedSourceError(
+            "external data of a type without a size", tensor=tensor.name,
+            found="strings" if tensor.data_type == STRING else f"type {tensor.data_type}",
+        )  # fmt: skip
     location = entries.get("location", "")
     expected = raw_bytes(tensor)
-    try:
-        offset = int(entries.get("offset", "0"))
-        length = int(entries.get("length", str(expected)))
-    except ValueError:
-        raise MalformedSourceError("external data offset or length is no number", tensor=tensor.name) from None
+    offset = _number(entries.get("offset", "0"), tensor.name)
+    length = _number(entries.get("length", str(expected)), tensor.name)
     size = os.fstat(files.open(location)).st_size
-    if length != expected or offset < 0 or offset + length > size:
+    if length != expected or offset + length > size:
         raise MalformedSourceError(
             "external data do not fit", tensor=tensor.name, expected=f"{expected} bytes within {size}",
             found=f"{length} bytes at {offset}",
         )  # fmt: skip
     return ExternalSpan(location, offset, length)
+
+
+def _number(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise MalformedSourceError(
+            "external data: offset or length", tensor=name, expected="a number of bytes", found=escape(text)
+        )
+    return int(text)
 
 
 def check_value(tensor: onnx.TensorProto, source: ModelFile, files: ExternalFiles) -> None:
@@ -124,7 +137,8 @@ def check_value(tensor: onnx.TensorProto, source: ModelFile, files: ExternalFile
         found = len(tensor.raw_data)
     elif dtypes.is_known(tensor.data_type):
         expected, found = _typed_length(tensor, elements)
-    if found is not None and dtypes.is_known(tensor.data_type) | (tensor.data_type == STRING) and found != expected:
+    sized = dtypes.is_known(tensor.data_type) or tensor.data_type == STRING
+    if sized and found is not None and found != expected:
         raise MalformedSourceError("a tensor's value has another size than its dims", tensor=tensor.name,
                                    expected=expected, found=found)  # fmt: skip
 
@@ -145,8 +159,6 @@ def _typed_length(tensor: onnx.TensorProto, elements: int) -> tuple[int, int]:
 
 def read_value(tensor: onnx.TensorProto, source: ModelFile, files: ExternalFiles) -> bytes:
     """The tensor's value as ``raw_data``; its size was checked by ``check_value``."""
-    from onnx import numpy_helper
-
     span = source.span(tensor)
     if span is not None:
         return source.read(span)
@@ -155,4 +167,41 @@ def read_value(tensor: onnx.TensorProto, source: ModelFile, files: ExternalFiles
         return read_at(files.open(place.location), place.offset, place.size, files.folder / place.location)
     if tensor.HasField("raw_data"):
         return tensor.raw_data
-    return numpy_helper.to_array(tensor).tobytes()
+    return _typed_value(tensor)
+
+
+def _typed_value(tensor: onnx.TensorProto) -> bytes:
+    """The value of a tensor in a typed field, bit for bit."""
+    kind = dtypes.DType(tensor.data_type)
+    if kind in (dtypes.DType.FLOAT, dtypes.DType.COMPLEX64):
+        return _packed_field(tensor, "float_data", 4)
+    if kind in (dtypes.DType.DOUBLE, dtypes.DType.COMPLEX128):
+        return _packed_field(tensor, "double_data", 10)
+    if kind is dtypes.DType.INT64:
+        return np.array(tensor.int64_data, "<i8").tobytes()
+    if kind in (dtypes.DType.UINT64, dtypes.DType.UINT32):
+        return np.array(tensor.uint64_data, "<u8").astype(dtypes.numpy_dtype(kind)).tobytes()
+    # Halves stand here as their bits, and values of less than a byte packed as raw_data packs them.
+    width = max(1, dtypes.bits(kind) // 8)
+    return np.array(tensor.int32_data, "<i4").astype(f"<i{width}").tobytes()
+
+
+def _packed_field(tensor: onnx.TensorProto, name: str, number: int) -> bytes:
+    """The bytes of a packed field as protobuf writes them: Python's floats would quiet signalling NaNs."""
+    alone = type(tensor)()
+    alone.CopyFrom(tensor)
+    for other, _ in alone.ListFields():
+        if other.name != name:
+            alone.ClearField(other.name)
+    content = alone.SerializeToString()
+    return b"".join(content[f.start : f.end] for f in fields(content, 0, len(content)) if f.number == number)
+
+
+def small_integers(tensor: onnx.TensorProto) -> tuple[int, ...] | None:
+    """The values of a short int64 tensor, such as axes or a shape; None for any other tensor."""
+    if tensor.data_type != dtypes.DType.INT64 or tensor.data_location == EXTERNAL or not 0 < len(tensor.dims) < 2:
+        return None
+    if not 0 <= tensor.dims[0] <= 64:
+        return None
+    raw = tensor.raw_data if tensor.HasField("raw_data") else np.array(tensor.int64_data, "<i8").tobytes()
+    return tuple(int(value) for value in np.frombuffer(raw, "<i8")) if len(raw) == 8 * tensor.dims[0] else None

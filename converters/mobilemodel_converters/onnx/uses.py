@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mobilemodel_converters.onnx.structure import all_graphs, domain
+from mobilemodel_converters.onnx.structure import all_graphs, domain, subgraphs
 
 if TYPE_CHECKING:
     import onnx
@@ -70,6 +70,12 @@ PASS_THROUGH: dict[str, frozenset[int]] = {
 }
 
 
+FunctionKey = tuple[str, str, str]
+"""domain, name and overload of a model's function"""
+_MOST_STEPS = 10_000
+"""inputs that a tensor is followed to: functions that call each other can make them grow without bound"""
+
+
 @dataclass(frozen=True)
 class Use:
     """An input of a node that a tensor reaches, and the nodes on the way there."""
@@ -88,10 +94,10 @@ class UseIndex:
 
     by_name: dict[str, list[Use]] = field(default_factory=lambda: defaultdict(list))
     graph_outputs: set[str] = field(default_factory=set)
-    functions: dict[tuple[str, str], onnx.FunctionProto] = field(default_factory=dict)
-    bodies: dict[tuple[str, str], UseIndex] = field(default_factory=dict)
+    functions: dict[FunctionKey, onnx.FunctionProto] = field(default_factory=dict)
+    bodies: dict[FunctionKey, UseIndex] = field(default_factory=dict)
 
-    def body(self, key: tuple[str, str]) -> UseIndex:
+    def body(self, key: FunctionKey) -> UseIndex:
         """The uses within a function, indexed when first asked for."""
         if key not in self.bodies:
             function = self.functions[key]
@@ -103,8 +109,6 @@ class UseIndex:
 
     def add_nodes(self, nodes: list[onnx.NodeProto], order: int) -> int:
         """Add the inputs of nodes and of the graphs within them; return the next place."""
-        from mobilemodel_converters.onnx.structure import subgraphs
-
         for node in nodes:
             for position, name in enumerate(node.input):
                 if name:
@@ -118,7 +122,7 @@ class UseIndex:
 
 def index_uses(model: onnx.ModelProto) -> UseIndex:
     """Index the inputs of a model's main graph and its subgraphs."""
-    index = UseIndex(functions={(domain(f.domain), f.name): f for f in model.functions})
+    index = UseIndex(functions={(domain(f.domain), f.name, f.overload): f for f in model.functions})
     index.graph_outputs.update(value.name for graph in all_graphs(model.graph) for value in graph.output)
     index.add_nodes(list(model.graph.node), 0)
     return index
@@ -127,10 +131,10 @@ def index_uses(model: onnx.ModelProto) -> UseIndex:
 def final_uses(index: UseIndex, name: str) -> list[Use] | None:
     """The inputs that a tensor reaches, through nodes that pass it on and into functions.
 
-    None where one of them is an output of a graph, or the way is longer than 64 nodes.
+    None where one of them is an output of a graph, or the ways are too long or too many to follow.
     """
     try:
-        return list(_follow(index, name, (), 64))
+        return list(_follow(index, name, (), 64, iter(range(_MOST_STEPS))))
     except _LeavesGraph:
         return None
 
@@ -139,19 +143,23 @@ class _LeavesGraph(Exception):  # noqa: N818 - not an error, the answer "no"
     pass
 
 
-def _follow(index: UseIndex, name: str, chain: tuple[onnx.NodeProto, ...], steps: int) -> Iterator[Use]:
+def _follow(
+    index: UseIndex, name: str, chain: tuple[onnx.NodeProto, ...], steps: int, budget: Iterator[int]
+) -> Iterator[Use]:
     if name in index.graph_outputs or steps == 0:
         raise _LeavesGraph
     for use in index.by_name.get(name, ()):
-        key = (domain(use.node.domain), use.node.op_type)
+        if next(budget, None) is None:
+            raise _LeavesGraph
+        key = (domain(use.node.domain), use.node.op_type, use.node.overload)
         if key in index.functions:
             function = index.functions[key]
             if use.position >= len(function.input):
                 raise _LeavesGraph
-            inner = _follow(index.body(key), function.input[use.position], chain, steps - 1)
+            inner = _follow(index.body(key), function.input[use.position], chain, steps - 1, budget)
             yield from (Use(u.node, u.position, use.order, u.chain, in_function=True) for u in inner)
-        elif key[0] == "" and use.position in PASS_THROUGH.get(key[1], ()):
-            yield from _follow(index, use.node.output[0], (*chain, use.node), steps - 1)
+        elif key[0] == "" and use.node.output and use.position in PASS_THROUGH.get(key[1], ()):
+            yield from _follow(index, use.node.output[0], (*chain, use.node), steps - 1, budget)
         else:
             yield Use(use.node, use.position, use.order, chain)
 
@@ -164,7 +172,7 @@ def is_data_input(use: Use) -> bool:
 def may_leave(uses: list[Use] | None) -> str | None:
     """Why a tensor with these uses has to stay in the graph; None where it may leave."""
     if uses is None:
-        return "it is an output of a graph"
+        return "it is an output of a graph, or its uses cannot be followed"
     if not uses:
         return "no node uses it"
     for use in uses:

@@ -1,0 +1,277 @@
+"""Invalid vectors of encodings: what a manifest says of its tensors, one fault each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mobilemodel.v1 import bundle_pb2 as pb
+from tests.conformance.builder import (
+    F16,
+    FLOAT,
+    FLOAT16,
+    INT8,
+    UINT8,
+    ZLIB,
+    Draft,
+    floats,
+    halves,
+)
+from tests.conformance.parts import affine, palette, put_floats, split
+from tests.conformance.rows import Row
+from tests.conformance.vectors_invalid import refuse
+
+ROWS: list[Row] = []
+BAD, LIMIT, STREAM, CONTENT = "MALFORMED_MANIFEST", "LIMIT_EXCEEDED", "MALFORMED_STREAM", "MALFORMED_CONTENT"
+
+
+def tensor_fault(
+    name: str,
+    start: Callable[[Draft], pb.Tensor],
+    change: Callable[[pb.Tensor], object],
+    about: str,
+    *covers: str,
+    status: str = BAD,
+) -> None:
+    """Register a file whose only tensor was changed."""
+
+    def make() -> bytes:
+        draft = Draft()
+        change(start(draft))
+        return draft.build()
+
+    refuse(name, status, make, about, *covers, rows=ROWS)
+
+
+# tensors.md §4: dense.
+DENSE = "tensors.md §4"
+
+
+def small(draft: Draft) -> pb.Tensor:
+    return draft.small("w", floats(1, 2), [2])
+
+
+def chunked(draft: Draft) -> pb.Tensor:
+    tensor = draft.tensor("w", [2])
+    tensor.dense.stored_dtype, tensor.dense.chunk_elements = FLOAT, 64
+    tensor.dense.first_payload = draft.add(floats(1, 2))
+    return tensor
+
+
+def dense(name: str, start: Callable[[Draft], pb.Tensor], about: str, status: str = BAD, **fields: object) -> None:
+    def change(tensor: pb.Tensor) -> None:
+        for field, value in fields.items():
+            setattr(tensor.dense, field, value)
+
+    tensor_fault(f"dense-{name}", start, change, about, DENSE, status=status)
+
+
+dense("stored-dtype", small, "Stored as UINT32 under FLOAT.", stored_dtype=12)
+dense("widened-dtype", lambda d: d.small("w", halves(1, 2), [2], 16), "FLOAT16 under BFLOAT16.", stored_dtype=FLOAT16)
+dense("small-and-chunks", small, "A slice and chunks.", chunk_elements=64)
+dense("small-planes", small, "Byte planes of a slice.", byte_planes=True)
+dense("small-too-large", lambda d: d.small("w", bytes(4100), [1025]), "A slice of more than 4 KiB.")
+dense("chunk-63", chunked, "Chunks of 63 elements.", chunk_elements=63)
+dense("chunk-96", chunked, "Chunks of 96 elements.", chunk_elements=96)
+dense("planes-8", lambda d: d.small("w", b"\1", [1], UINT8), "Byte planes of bytes.", byte_planes=True)
+dense("no-payload", lambda d: d.tensor("w", [0]), "An empty tensor with chunks.", stored_dtype=FLOAT, chunk_elements=64)
+
+
+def _size_8(tensor: pb.Tensor) -> None:
+    tensor.dims[0] = 3
+
+
+tensor_fault("dense-slice-size", small, _size_8, "A slice that is not the tensor's size.", DENSE, "codecs.md §6")
+tensor_fault("dense-raw-size", chunked, _size_8, "A chunk that is not its elements' size.", DENSE, "codecs.md §2")
+
+
+def _large_chunk(tensor: pb.Tensor) -> None:
+    tensor.dims[0], tensor.dense.chunk_elements = 1 << 23, 1 << 23
+
+
+tensor_fault("dense-chunk-limit", chunked, _large_chunk, "A chunk of 32 MiB.", DENSE, "security.md §3", status=LIMIT)
+
+
+# tensors.md §3, §5, §6.
+def four(draft: Draft) -> pb.Tensor:
+    """A sound palette: dims 2 x 4, depth 4, 3 entries."""
+    return palette(draft, "w", [2, 4], [[0, 1, 2, 0], [2, 1, 0, 1]], 4, halves(1, 2, 3), 3)
+
+
+def _change(message: str, fields: dict[str, object]) -> Callable[[pb.Tensor], None]:
+    def change(tensor: pb.Tensor) -> None:
+        target = getattr(tensor, tensor.WhichOneof("encoding") or "dense")
+        for part in filter(None, message.split(".")):
+            target = getattr(target, part)
+        for field, value in fields.items():
+            if isinstance(value, list):
+                getattr(target, field).extend(value)
+            else:
+                setattr(target, field, value)
+
+    return change
+
+
+def codes(name: str, about: str, covers: str, status: str = BAD, **fields: object) -> None:
+    tensor_fault(f"codes-{name}", four, _change("codes", fields), about, covers, status=status)
+
+
+ORDER, VECTORS, STREAMS = "tensors.md §3.1", "tensors.md §3.2", "tensors.md §3.3"
+codes("view-product", "A view of another number of elements.", ORDER, view=[2, 5])
+codes("view-rank", "A view of 17 axes.", ORDER, LIMIT, view=[2, 4] + [1] * 15)
+codes("perm-twice", "An axis twice.", ORDER, perm=[1, 1])
+codes("perm-short", "A permutation of one of two axes.", ORDER, perm=[0])
+codes("perm-range", "An axis that is not there.", ORDER, perm=[0, 2])
+codes("row-axes", "Three row axes of two.", ORDER, row_axes=3)
+codes("depth-0", "No depth.", STREAMS, depth=0)
+codes("depth-3", "Depth 3.", STREAMS, depth=3)
+codes("depth-32", "Depth 32.", STREAMS, depth=32)
+codes("vector-0", "Sub-vectors of nothing.", VECTORS, vector=0)
+codes("vector-257", "Sub-vectors of 257.", VECTORS, LIMIT, vector=257)
+codes("rows-per-block-0", "Blocks of no rows.", STREAMS, rows_per_block=0)
+codes("segment-3", "A segment that does not divide the row.", VECTORS, segment=3)
+codes("segment-8", "A segment above the row.", VECTORS, segment=8)
+codes("background", "A background without a split stream.", STREAMS, background=1)
+codes("first-payload", "A block that is not there.", "container.md §3", first_payload=2)
+codes(
+    "first-payload-32-bits",
+    "A second block whose index exceeds 32 bits.",
+    "security.md §3",
+    first_payload=0xFFFFFFFF,
+    rows_per_block=1,
+)
+
+
+def _view_beside_0(tensor: pb.Tensor) -> None:
+    tensor.dims[:] = [0, 4]
+    tensor.palette.codes.view.extend([0, 1 << 40, 1 << 40])
+
+
+tensor_fault("codes-view-beside-0", four, _view_beside_0, "An empty view of 2^80 beside its 0.", ORDER, status=LIMIT)
+
+
+def _empty_with_payload(draft: Draft) -> pb.Tensor:
+    draft.add(b"x")
+    tensor = draft.tensor("w", [0, 4])
+    out = tensor.palette
+    out.codes.depth = out.codes.vector = out.codes.row_axes = out.codes.rows_per_block = out.codes.first_payload = 1
+    out.entries, out.table_type = 2, F16
+    put_floats(draft, out.tables, b"")
+    return tensor
+
+
+tensor_fault("codes-empty-payload", _empty_with_payload, lambda t: None, "A block of an empty matrix.", STREAMS)
+
+
+def _large_block(tensor: pb.Tensor) -> None:
+    tensor.dims[:] = [1 << 13, 1 << 13]
+    tensor.palette.codes.rows_per_block = 1 << 13
+
+
+tensor_fault("codes-block-limit", four, _large_block, "A block of 32 MiB.", STREAMS, "security.md §3", status=LIMIT)
+FIELDS = "tensors.md §5.1"
+
+
+def palettes(name: str, about: str, message: str = "", status: str = BAD, **fields: object) -> None:
+    tensor_fault(f"palette-{name}", four, _change(message, fields), about, FIELDS, status=status)
+
+
+palettes("entries-0", "No entries.", entries=0)
+palettes("entries-17", "17 entries of depth 4.", entries=17)
+palettes("entries-65537", "65,537 entries.", status=LIMIT, entries=65537)
+palettes("table-type", "A table type of 3.", table_type=3)
+palettes("table-type-0", "No table type.", table_type=0)
+palettes("tables-size", "A slice of another size.", "tables", size=8)
+palettes("tables-offset", "An offset that is no multiple of 16.", "tables", offset=8)
+palettes("scale-type", "A scale type without scales.", scale_type=1)
+palettes("scales-by", "A grouping of scales without scales.", "scales_by", row_group=1)
+palettes("past-payload", "A slice past its payload.", "tables", offset=16)
+palettes("slice-overflow", "offset + size beyond 2^64.", "tables", offset=(1 << 64) - 16)
+tensor_fault("palette-no-tables", four, lambda t: t.palette.ClearField("tables"), "No tables.", FIELDS)
+tensor_fault("palette-no-codes", four, lambda t: t.palette.ClearField("codes"), "No codes.", FIELDS)
+tensor_fault("palette-int8", four, lambda t: setattr(t, "dtype", INT8), "A palette of INT8.", "tensors.md §1")
+
+
+def _many_tables(tensor: pb.Tensor) -> None:
+    tensor.dims[:] = [1 << 23, 2]
+    tensor.palette.tables_by.row_group = 1
+    tensor.palette.codes.rows_per_block = 1 << 20
+
+
+tensor_fault(
+    "palette-tables-limit", four, _many_tables, "2^23 tables of 3 entries.", FIELDS, "security.md §3", status=LIMIT
+)
+
+
+def four_split(draft: Draft) -> pb.Tensor:
+    return split(draft, "w", [2, 4], [[[0, 1, 0, 0], [1, 0, 0, 1]]], [[0, 1, 2]], 2, 0, halves(*range(5)), 5)
+
+
+tensor_fault(
+    "split-background", four_split, _change("codes", {"background": 5}), "A background that is no entry.", FIELDS
+)
+tensor_fault("split-entries", four_split, _change("", {"entries": 6}), "Two entries more than 2^depth.", FIELDS)
+
+
+def _split_parts(change: Callable[[Draft], object]) -> Callable[[], bytes]:
+    def make() -> bytes:
+        draft = Draft()
+        four_split(draft)
+        change(draft)
+        return draft.build()
+
+    return make
+
+
+def _set_part(index: int, stored: bytes) -> Callable[[Draft], None]:
+    def change(draft: Draft) -> None:
+        draft.parts[index].stored, draft.parts[index].raw_size = stored, len(stored)
+
+    return change
+
+
+refuse(
+    "split-too-large",
+    BAD,
+    _split_parts(_set_part(1, bytes(3))),
+    "More other codes than the block has.",
+    STREAMS,
+    "codecs.md §2",
+    rows=ROWS,
+)
+refuse(
+    "split-count",
+    STREAM,
+    _split_parts(_set_part(1, bytes(2))),
+    "More other codes than the plane has ones.",
+    STREAMS,
+    scope="tensor",
+    rows=ROWS,
+)
+AFFINE = "tensors.md §6"
+
+
+def eight(draft: Draft) -> pb.Tensor:
+    return affine(draft, "w", [2, 2], [[1, 2], [3, 4]], 8, floats(0.5), b"\x80")
+
+
+for _name, _part, _fields, _about in (
+    ("depth-2", "codes", {"depth": 2}, "Depth 2."),
+    ("vector-2", "codes", {"vector": 2}, "Sub-vectors."),
+    ("split", "codes", {"split": True}, "A split stream."),
+    ("zeros-size", "zeros", {"size": 2}, "Two zero points."),
+    ("scales-size", "by", {"row_group": 1}, "One scale of two."),
+):
+    tensor_fault(f"affine-{_name}", eight, _change(_part, dict(_fields)), _about, AFFINE)
+tensor_fault("affine-no-scales", eight, lambda t: t.affine.ClearField("scales"), "No scales.", AFFINE)
+
+
+def _large_pool() -> bytes:
+    draft = Draft()
+    index = draft.add(bytes((64 << 10) + 16), ZLIB)
+    tensor = draft.tensor("w", [1])
+    tensor.dense.stored_dtype = FLOAT
+    tensor.dense.small.CopyFrom(pb.Slice(payload=index, size=4))
+    return draft.build()
+
+
+refuse("pool-limit", LIMIT, _large_pool, "A pool of more than 64 KiB.", "codecs.md §6", "security.md §3", rows=ROWS)
