@@ -265,10 +265,11 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _print_verification(name: str, found: Verification) -> None:
     print(f"{escape(name)}: whole; {found.tensors} tensors decode")
-    for check in found.made:
-        print(f"  checked {check}")
+    for line in found.made:
+        print(f"  checked {line}")
     for check in found.checks:
-        state = "identical" if check.identical else f"{check.sqnr_db:.2f} dB" if check.sqnr_db is not None else "differs"
+        ratio = "differs" if check.sqnr_db is None else f"{check.sqnr_db:.2f} dB"
+        state = "identical" if check.identical else ratio
         print(f"  {escape(check.name, 1024)}: {state}")
     for output in found.outputs:
         apart = f"largest difference {output.largest_absolute:.3g}, {output.largest_relative:.3g} of its largest value"

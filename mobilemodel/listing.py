@@ -88,15 +88,15 @@ def list_bundle(bundle: Bundle) -> str:
             lines.append(f"  sha256 {source.sha256.hex()}")
     for what, values in (("input", manifest.inputs), ("output", manifest.outputs)):
         lines.extend(f"{what}: {_value_text(value)}" for value in values)
-    for step in manifest.preprocessing:
-        lines.append(f"preprocessing of {escape(step.input)}: {preprocessing_text(step)}")
+    lines.extend(f"preprocessing of {escape(s.input)}: {preprocessing_text(s)}" for s in manifest.preprocessing)
     found = [_tensor_json(tensor) for tensor in bundle.values()]
     rows = [_row(tensor, item) for tensor, item in zip(bundle.values(), found, strict=True)]
     header = ("tensor", "dims", "dtype", "encoding", "codec", "bytes", "bits/w", "SQNR dB")
     lines += ["", table(header, rows, frozenset((0, 1, 2, 3, 4)))]
     stored = sum(item.get("stored_bytes", 0) for item in found)
     graph = manifest.payloads[manifest.graph].stored_size if manifest.HasField("graph") else 0
-    lines += ["", f"{len(found)} tensors {stored:,} bytes, graph {graph:,}, manifest {bundle.container.manifest_size:,}"]
+    head = bundle.container.manifest_size
+    lines += ["", f"{len(found)} tensors {stored:,} bytes, graph {graph:,}, manifest {head:,}"]
     unread = sum(item["status"] != "OK" for item in found)
     if unread:
         lines.append(f"{unread} of them cannot be decoded by this version")

@@ -11,7 +11,9 @@ from mobilemodel.layout import MatrixShape
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.v1 import bundle_pb2 as pb
 
-__all__ = ["Effort", "Family", "PayloadSink", "PayloadSource", "PayloadWriter", "read_bytes", "read_matrix", "read_slice"]
+__all__ = [
+    "Effort", "Family", "PayloadSink", "PayloadSource", "PayloadWriter", "read_bytes", "read_matrix", "read_slice",
+]  # fmt: skip
 
 
 class PayloadSource(Protocol):

@@ -22,7 +22,7 @@ from mobilemodel.model import WEIGHT_ROLES, Model, Role, SourceTensor
 from mobilemodel.pipeline.preprocessing import labels_text, placed
 from mobilemodel.quantize import rules
 from mobilemodel.quantize.apply import KEPT, Outcome, encode_tensor
-from mobilemodel.quantize.codebook import predicted_bits
+from mobilemodel.quantize.codebook import predicted_size
 from mobilemodel.quantize.plan import Plan, fc_weight_count, load_plan
 from mobilemodel.v1 import bundle_pb2 as pb
 from mobilemodel.writer import BundleWriter
@@ -32,9 +32,11 @@ Progress = Callable[[str, int, int], None]
 """(what is being done, bytes done, bytes in all)"""
 HINT_SCHEME = "palette-8"
 _HINT_ENTRIES = 256
+_PALETTE_ENTRY = 72
+"""bytes that a palette takes in the manifest beyond what a dense tensor takes"""
 
 
-def silent(what: str, done: int, total: int) -> None:  # noqa: ARG001 - a Progress
+def silent(what: str, done: int, total: int) -> None:
     """The progress of who wants to see none."""
 
 
@@ -265,12 +267,10 @@ class _Conversion:
             if tensor.name not in alone or not tensor.elements:
                 continue
             kind = np.float32 if tensor.dtype == dtypes.DType.FLOAT else np.float16
-            weights = np.frombuffer(tensor.read(), kind).astype(np.float32, copy=False)
+            weights = np.frombuffer(tensor.read(), kind)
             if not np.isfinite(weights).all():
                 continue
-            table = 2 * min(_HINT_ENTRIES, tensor.elements)
-            palette = predicted_bits(weights, _HINT_ENTRIES) * tensor.elements / 8 + table
-            predicted -= max(0.0, alone[tensor.name].stored_bytes - palette)
+            predicted += predicted_size(weights, _HINT_ENTRIES) + _PALETTE_ENTRY - alone[tensor.name].stored_bytes
         return Hint(HINT_SCHEME, round(predicted)) if predicted < 0.95 * size else None
 
 

@@ -114,8 +114,10 @@ def _judge(outputs: tuple[Difference, ...], skipped: str, lossless: bool, tolera
             raise CheckFailedError("an output differs though every tensor is identical", tensor=found.output,
                                    found=found.largest_absolute)  # fmt: skip
         if tolerance is not None and found.largest_relative > tolerance:
-            raise CheckFailedError("an output is too far from the source's", tensor=found.output,
-                                   expected=f"at most {tolerance:g}", found=f"{found.largest_relative:.3g}")  # fmt: skip
+            raise CheckFailedError(
+                "an output is too far from the source's", tensor=found.output, expected=f"at most {tolerance:g}",
+                found=f"{found.largest_relative:.3g}",
+            )  # fmt: skip
 
 
 def check_graph(bundle: Bundle, graph: bytes) -> int:

@@ -131,6 +131,8 @@ def _encode_palette(
     how = f"palette of {rule.entries}" if codebook is None else "palette of its own values"
     if codebook is None:
         codebook = optimal_codebook(weights.astype(np.float32, copy=False), rule.entries)
+    if codebook.size >= weights.nbytes:
+        raise _Declined("a palette would not be smaller")
     loss = measure(weights, codebook.decoded(weights.dtype))
     _write_codebook(writer, out, tensor, codebook)
     return _outcome(out, loss, how)
@@ -198,9 +200,7 @@ def _encode_exact(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, r
     codebook = exact_codebook(weights, EXACT_ENTRIES)
     if codebook is None:
         return ""
-    bits = matrix.entropy_bits(np.bincount(codebook.codes.reshape(-1)))
-    table = codebook.table.nbytes + 64
-    if table + tensor.elements * bits / 8 >= _dense_estimate(writer, raw):
+    if codebook.size + 64 >= _dense_estimate(writer, raw):
         return ""
     try:
         _check_rows(tensor, matrix.depth_for(codebook.table.size))

@@ -29,6 +29,11 @@ class Codebook:
     table: Table
     codes: Codes
 
+    @property
+    def size(self) -> float:
+        """Bytes of the table, and of the codes at their entropy."""
+        return self.table.nbytes + self.codes.size * entropy_bits(np.bincount(self.codes.reshape(-1))) / 8
+
     def decoded(self, dtype: np.dtype[Any]) -> Iterator[Array]:
         """The decoded values in pieces, flat and in C order, as every reader computes them."""
         values = self.table.astype(np.float32).astype(dtype)
@@ -89,8 +94,15 @@ def _fit(bins: Histogram, entries: int) -> tuple[Table, npt.NDArray[np.int64]]:
     return table, np.repeat(np.arange(len(sizes)), sizes)
 
 
-def predicted_bits(weights: npt.NDArray[np.float32], entries: int) -> float:
-    """Entropy of the optimal codebook's codes, bits a weight: what a palette's codes will take, within a per cent."""
-    bins = histogram(weights)
-    partition = optimal_partition(bins.values, bins.weights, entries)
-    return entropy_bits(np.add.reduceat(bins.weights, partition.starts))
+def predicted_size(weights: Array, entries: int) -> float:
+    """Bytes that a palette of a float32 or float16 tensor will take: its table, and its codes at their entropy.
+
+    The tensor's own size where a palette would be no smaller.
+    """
+    codebook = exact_codebook(weights, entries)
+    if codebook is not None:
+        return min(codebook.size, weights.nbytes)
+    bins = histogram(weights.astype(np.float32, copy=False))
+    table, code_of_bin = _fit(bins, entries)
+    counts = np.bincount(code_of_bin, bins.weights)
+    return min(table.nbytes + weights.size * entropy_bits(counts) / 8, weights.nbytes)

@@ -74,6 +74,7 @@ TENSOR = b"\x82\x01"  # field 16, wire type 2
         (b"\x2a\x04\xf4\x90\x80\x80", "not UTF-8"),
         (TENSOR + b"\x0b\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "does not fit 31 bits"),
         (TENSOR + b"\x06\x10\x80\x80\x80\x80\x10", "does not fit 31 bits"),
+        (b"\x62\x06\x28\x81\x80\x80\x80\x10", "colour_order does not fit 31 bits"),
         (TENSOR + b"\x02\x18\x01", "wire type"),
         (TENSOR + b"\x06\x1a\x01\x01\x1a\x01\x01", "stands twice"),
         (TENSOR + b"\x04\x1a\x02\x80\x00", "shortest"),
