@@ -11,11 +11,15 @@ import json
 import resource
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jobs
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:  # to a type checker this folder is a package; a script finds the files beside it
+    from benchmarks import jobs
+else:
+    import jobs
 
 _FC = ("fc6", "fc7", "fc8")
 

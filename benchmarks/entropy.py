@@ -8,8 +8,12 @@ were drawn, not of the law they were drawn from.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from measuring import Results, Target, arguments, convert, job, workspace
+if TYPE_CHECKING:  # to a type checker this folder is a package; a script finds the files beside it
+    from benchmarks import measuring
+else:
+    import measuring
 
 CODECS = ("zstd", "png")
 FC_BITS = (8, 4, 2)
@@ -20,29 +24,30 @@ IID_LEVELS = (3, 9, 33)
 
 
 def main() -> int:
-    options = arguments(__doc__)
-    results = Results("entropy", ("codes", "codec", "stream", "bits/code", "entropy bytes", "stored bytes", "ratio"))
-    with workspace(options.model) as (folder, model):
+    options = measuring.arguments(__doc__)
+    columns = ("codes", "codec", "stream", "bits/code", "entropy bytes", "stored bytes", "ratio")
+    results = measuring.Results("entropy", columns)
+    with measuring.workspace(options.model) as (folder, model):
         out, drawn = folder / "out.mm", folder / "drawn.onnx"
 
         def measure(what: str, codec: str, limit: float) -> None:
-            for row in job("jobs.py", "streams", out):
+            for row in measuring.job("jobs.py", "streams", out):
                 bound = row["codes"] * row["entropy"] / 8
                 kind = f"{'split' if row['split'] else 'plain'} {row['depth']}"
                 name, ratio = f"{what} {row['name']}", row["stored"] / bound
                 results.rows.append((name, codec, kind, row["entropy"], round(bound), row["stored"], ratio))
-                results.targets.append(Target(f"{name}, {codec}: stored bytes / entropy", ratio, limit))
+                results.targets.append(measuring.Target(f"{name}, {codec}: stored bytes / entropy", ratio, limit))
 
         for bits in FC_BITS:
             for codec in CODECS:
-                convert(model, out, "--scheme", f"kmeans-{bits}", "--codec", codec, "--force")
+                measuring.convert(model, out, "--scheme", f"kmeans-{bits}", "--codec", codec, "--force")
                 measure(f"{bits} bit", codec, FC_LIMIT)
         for entropy, limits in IID_LIMITS.items():
             for levels in IID_LEVELS:
-                job("jobs.py", "draw", drawn, str(levels), str(entropy))
+                measuring.job("jobs.py", "draw", drawn, str(levels), str(entropy))
                 for codec, limit in limits.items():
                     # A tensor of few distinct values becomes a palette without loss.
-                    convert(drawn, out, "--scheme", "lossless", "--codec", codec, "--force")
+                    measuring.convert(drawn, out, "--scheme", "lossless", "--codec", codec, "--force")
                     measure(f"i.i.d. {entropy} bit, {levels} levels,", codec, limit)
     return results.finish(options.json)
 

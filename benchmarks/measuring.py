@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -45,7 +44,7 @@ class Run:
 
 
 def run(*command: str | os.PathLike[str], may_fail: bool = False) -> Run:
-    """Run a command to its end. A failure ends the benchmark with the command's own words, unless it ``may_fail``."""
+    """Run a command to its end. Where it fails and not ``may_fail``, the benchmark ends with the command's words."""
     arguments = [os.fspath(part) for part in command]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
@@ -80,8 +79,9 @@ def convert(source: Path, out: Path, *options: str, may_fail: bool = False) -> R
     return python("-m", "mobilemodel", "convert", source, out, *options, may_fail=may_fail)
 
 
-def median_cpu(runs: Sequence[Run]) -> float:
-    return statistics.median(each.cpu_seconds for each in runs)
+def least_cpu(runs: Sequence[Run]) -> float:
+    """The least of several equal runs: other work on the machine only ever adds CPU seconds (caches, shared cores)."""
+    return min(each.cpu_seconds for each in runs)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Opening and listing a bundle of 60 MB, beside `import mobilemodel` alone.
 
-Times are CPU seconds of whole processes, medians of several runs taken in turn. What is read of the file is measured
+Times are CPU seconds of whole processes, the least of several runs taken in turn. What is read of the file is measured
 twice: the pages of its mapping that the process holds when the listing is done, plus what it took by read(); and, from
 a cold cache, the pages of the file that the kernel has brought in by then, read-ahead included.
 """
@@ -12,10 +12,14 @@ import mmap
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from measuring import MB, Results, Run, Target, arguments, convert, job, median_cpu, python, workspace
+if TYPE_CHECKING:  # to a type checker this folder is a package; a script finds the files beside it
+    from benchmarks import measuring
+else:
+    import measuring
 
-TIMES = 9
+TIMES = 15
 LISTING_MS = 50
 IMPORT_MS = 300
 HEAVY = ("onnx", "onnxruntime", "PIL")
@@ -43,49 +47,49 @@ def cached_bytes(path: Path) -> int:
 
 
 def main() -> int:
-    options = arguments(__doc__)
-    results = Results("reading", ("process", "CPU ms", "wall ms", "peak MB"))
-    with workspace(options.model) as (folder, model):
+    options = measuring.arguments(__doc__)
+    results = measuring.Results("reading", ("process", "CPU ms", "wall ms", "peak MB"))
+    with measuring.workspace(options.model) as (folder, model):
         bundle = folder / "alexnet.mm"
-        convert(model, bundle, "--scheme", "kmeans-8")
+        measuring.convert(model, bundle, "--scheme", "kmeans-8")
         commands = {
             "python": ("-c", "pass"),
             "python, import mobilemodel": ("-c", "import mobilemodel"),
             "mobilemodel inspect": ("-m", "mobilemodel", "inspect", str(bundle)),
         }
-        runs: dict[str, list[Run]] = {what: [] for what in commands}
+        runs: dict[str, list[measuring.Run]] = {what: [] for what in commands}
         for _ in range(TIMES):
             for what, command in commands.items():
-                runs[what].append(python(*command))
+                runs[what].append(measuring.python(*command))
         for what, took in runs.items():
-            wall = sorted(run.wall_seconds for run in took)[TIMES // 2]
-            peak = max(run.peak_bytes for run in took) / MB
-            results.rows.append((what, 1000 * median_cpu(took), 1000 * wall, peak))
-        empty, imported, listed = (1000 * median_cpu(took) for took in runs.values())
+            wall = min(run.wall_seconds for run in took)
+            peak = max(run.peak_bytes for run in took) / measuring.MB
+            results.rows.append((what, 1000 * measuring.least_cpu(took), 1000 * wall, peak))
+        empty, imported, listed = (1000 * measuring.least_cpu(took) for took in runs.values())
         results.targets += [
-            Target("importing, CPU", imported - empty, IMPORT_MS, "ms"),
-            Target("opening and listing beyond importing, CPU", listed - imported, LISTING_MS, "ms"),
+            measuring.Target("importing, CPU", imported - empty, IMPORT_MS, "ms"),
+            measuring.Target("opening and listing beyond importing, CPU", listed - imported, LISTING_MS, "ms"),
         ]
         measure_file(bundle, results)
     return results.finish(options.json)
 
 
-def measure_file(bundle: Path, results: Results) -> None:
+def measure_file(bundle: Path, results: measuring.Results) -> None:
     """What listing reads of the file, and what it imports."""
     evict(bundle)
     left = cached_bytes(bundle)
-    found = job("jobs.py", "listing", bundle)
+    found = measuring.job("jobs.py", "listing", bundle)
     size = bundle.stat().st_size
     results.notes.append(f"note: the bundle has {size:,} bytes and {found['tensors']} tensors")
-    taken = (found["touched"] + found["read"]) / MB
-    results.targets.append(Target("read of the file: mapped pages and read()", taken, 1, "MB"))
+    taken = (found["touched"] + found["read"]) / measuring.MB
+    results.targets.append(measuring.Target("read of the file: mapped pages and read()", taken, 1, "MB"))
     if left:
         results.notes.append("note: the file system keeps pages in its cache; the cold figure was not measured")
     else:
-        cold = cached_bytes(bundle) / MB
-        results.targets.append(Target("read of the file from cold, read-ahead included", cold, 1, "MB"))
+        cold = cached_bytes(bundle) / measuring.MB
+        results.targets.append(measuring.Target("read of the file from cold, read-ahead included", cold, 1, "MB"))
     roots = {name.partition(".")[0] for name in found["modules"]}
-    results.targets.append(Target(f"of {', '.join(HEAVY)}: imported by listing", len(roots & set(HEAVY)), 0))
+    results.targets.append(measuring.Target(f"of {', '.join(HEAVY)}: imported by listing", len(roots & set(HEAVY)), 0))
     results.notes.append(f"note: listing has {len(found['modules'])} modules imported")
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from mobilemodel import dtypes
 from mobilemodel.bundle import Bundle, Tensor
 from mobilemodel.dtypes import DType
-from mobilemodel.errors import MalformedContentError, OutputError, UnsupportedSourceError, UsageError
-from mobilemodel.files import OutputFile
+from mobilemodel.errors import MalformedContentError, MobileModelError, OutputError, UnsupportedSourceError, UsageError
+from mobilemodel.files import OutputFile, same_file
 
 if TYPE_CHECKING:
     import onnx
@@ -51,9 +51,12 @@ def export(bundle: Bundle, path: str | os.PathLike[str], *, force: bool = False)
     if writer is None:
         found = target.suffix or "none"
         raise UsageError("no export of this suffix", expected=", ".join(writers), found=found, file=str(path))
-    if bundle.file is not None and target.exists() and target.samefile(bundle.file):
+    if bundle.file is not None and same_file(bundle.file, target):
         raise UsageError("the output is the bundle itself", file=str(path))
-    return writer(bundle, target, force)
+    try:
+        return writer(bundle, target, force)
+    except MobileModelError as error:
+        raise error.within(file=bundle.file) from None
 
 
 @contextmanager
@@ -70,7 +73,9 @@ def _export_onnx(bundle: Bundle, path: Path, force: bool) -> list[str]:
     graph = bundle.graph()
     if graph is None:
         raise UnsupportedSourceError("the bundle has no graph", file=bundle.file)
-    size = len(graph) + sum(tensor.decoded_bytes + 64 for tensor in bundle.values())
+    # Of a type that this version does not know no size is known: decoding it will be refused.
+    known = [tensor for tensor in bundle.values() if dtypes.is_known(tensor.dtype_number)]
+    size = len(graph) + sum(tensor.decoded_bytes + 64 for tensor in known)
     if size > PROTOBUF_LIMIT:
         return _export_large_onnx(bundle, graph, path, force)
     with OutputFile(path, force=force) as output:
@@ -91,6 +96,10 @@ def _export_large_onnx(bundle: Bundle, graph: bytes, path: Path, force: bool) ->
         for proto in model.graph.initializer:
             if build.is_reference(proto):
                 raw = _referred(bundle, proto.name).raw()
+                if len(raw) == 0:
+                    # ONNX Runtime reads past the end of the file for a length of 0.
+                    build.embed(proto, raw)
+                    continue
                 _point_at(proto, data.name, offset, len(raw))
                 _write(weights.file, raw, data)
                 # ONNX Runtime maps external data: keep them at multiples of a page.

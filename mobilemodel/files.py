@@ -145,6 +145,14 @@ class OutputFile:
         self._remove_temporary()
 
 
+def same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    """Whether two paths lead to one file, by whatever links."""
+    try:
+        return os.path.samefile(first, second)
+    except (OSError, ValueError):
+        return False  # one of them is not there: what is wrong with it is said when it is opened
+
+
 def read_small_file(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
     """Read all of a regular file of at most ``limit`` bytes; ``what`` names it in errors: ``--labels``.
 

@@ -147,7 +147,8 @@ def lstm() -> ModelProto:
     inputs = ["x", net.weight("w", 1, 192, 32, spread=0.15), net.weight("r", 1, 192, 48, spread=0.1)]
     inputs.append(net.weight("b", 1, 384, spread=0.1))
     net.nodes.append(helper.make_node("LSTM", inputs, ["h"], hidden_size=48))
-    net.node("MatMul", net.node("Squeeze", "h", net.constant("one", np.array([1]))), net.weight("out", 48, 30), name="y")
+    steps = net.node("Squeeze", "h", net.constant("one", np.array([1])))
+    net.node("MatMul", steps, net.weight("out", 48, 30), name="y")
     return net.done(value("x", [5, 1, 32]))
 
 
@@ -158,7 +159,7 @@ def transformer() -> ModelProto:
     x = net.node("Gather", net.weight("embedding", 160, width), "ids")
     q, k, v = (net.node("MatMul", x, net.weight(f"{name}.weight", width, width)) for name in "qkv")
     scores = net.node("MatMul", q, net.node("Transpose", k, perm=[1, 0]))
-    scores = net.node("Mul", scores, net.constant("scale", np.float32(width**-0.5)))
+    scores = net.node("Mul", scores, net.constant("scale", np.array(width**-0.5, np.float32)))
     y = net.node("MatMul", net.node("Softmax", scores), v)
     x = net.node("Add", x, net.node("MatMul", y, net.weight("o.weight", width, width)))
     gain = net.constant("norm.scale", np.ones(width, np.float32))
@@ -185,11 +186,11 @@ class Way:
     pictures: bool = False
 
 
-def fc_matrix() -> Array:
+def fc_matrix() -> npt.NDArray[np.float32]:
     """OUTPUTS x INPUTS of 16 values, no two rows or columns alike: an exact palette of 4 bit."""
     r, c = np.mgrid[:OUTPUTS, :INPUTS]
-    levels = np.random.default_rng(7).permutation(np.float32([-8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8]))
-    return levels[(r * 7 + c * 3 + r * c) % 16]
+    levels = np.random.default_rng(7).permutation(np.array([*range(-8, 0), *range(1, 9)], np.float32))
+    return np.asarray(levels[(r * 7 + c * 3 + r * c) % 16], np.float32)
 
 
 W = fc_matrix()
@@ -270,7 +271,7 @@ def in_function(inside: bool) -> ModelProto:
 
 def quantized() -> ModelProto:
     """An int8 weight behind DequantizeLinear."""
-    scale, zero = tensor("s", np.float32(1)), tensor("z", np.int8(0))
+    scale, zero = tensor("s", np.array(1, np.float32)), tensor("z", np.array(0, np.int8))
     nodes = [helper.make_node("DequantizeLinear", ["w", "s", "z"], ["v"]), *_one("MatMul", ["x", "v"])]
     return model(nodes, [ROWS], [tensor("w", W.T.astype(np.int8)), scale, zero])
 
@@ -282,7 +283,9 @@ def fc_ways() -> dict[str, Way]:
         "Gemm transB=1": Way(model(_one("Gemm", ["x", "w"], transB=1), [ROWS], [tensor("w", W)])),
         "Gemm transB=0": Way(model(_one("Gemm", ["x", "w"]), [ROWS], [tensor("w", W.T)])),
         "Gemm, left": Way(model(_one("Gemm", ["w", "x"]), [COLUMNS], [tensor("w", W)]), columns=True),
-        "Gemm, left, transA=1": Way(model(_one("Gemm", ["w", "x"], transA=1), [COLUMNS], [tensor("w", W.T)]), columns=True),
+        "Gemm, left, transA=1": Way(
+            model(_one("Gemm", ["w", "x"], transA=1), [COLUMNS], [tensor("w", W.T)]), columns=True
+        ),
         "MatMul, right": Way(model(_one("MatMul", ["x", "w"]), [ROWS], [tensor("w", W.T)])),
         "MatMul, left": Way(model(_one("MatMul", ["w", "x"]), [COLUMNS], [tensor("w", W)]), columns=True),
         "1x1 conv after a global pool": _pooled([helper.make_node("GlobalAveragePool", ["x"], ["p"])], [], 17),

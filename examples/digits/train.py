@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx import TensorProto, helper, numpy_helper
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+from sklearn.datasets import load_digits
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]

@@ -6,6 +6,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, BinaryIO, Self
@@ -86,7 +87,8 @@ class Spool:
 
     def close(self) -> None:
         """Give the disk space back."""
-        self._file.close()
+        with suppress(OSError):  # a full disk was reported when it was met: its buffer can still not be written
+            self._file.close()
 
 
 def place_payloads(manifest: pb.Manifest, spool: Spool) -> bytes:

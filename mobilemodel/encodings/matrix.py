@@ -154,8 +154,9 @@ def write_codes(
     plain = _EncodedStream(writer)
     for block in _row_blocks(codes, out.rows_per_block):
         plain.add(packing.pack(block, out.depth), codes_shape(len(block), columns, out.depth), effort)
-    if may_split and bits < SPLIT_BELOW and entries > 1:
-        background = int(counts.argmax())
+    background = int(counts.argmax())
+    # A code that makes up more than half takes a whole bit in a Huffman code: pruned layers of 3 bit and more.
+    if may_split and entries > 1 and (bits < SPLIT_BELOW or 2 * int(counts[background]) > codes.size):
         depth = depth_for(entries - 1)
         # Its codes may be narrower, and its planes need long blocks: each block brings its own Huffman tables.
         rows_per_block = _rows_per_block(rows, columns, depth, block_bytes)

@@ -15,7 +15,7 @@ from mobilemodel.audit.predict import baseline_size
 from mobilemodel.audit.report import Hint, Report, TensorReport, preprocessing_text, stored_report
 from mobilemodel.bundle import Bundle, open_bundle
 from mobilemodel.errors import CheckFailedError, LimitExceededError, MobileModelError, OutputError, UsageError
-from mobilemodel.files import OutputFile
+from mobilemodel.files import OutputFile, same_file
 from mobilemodel.layout import elements_of
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.model import WEIGHT_ROLES, Model, Role, SourceTensor
@@ -100,7 +100,7 @@ def convert(
     if not paths:
         raise UsageError("no source to convert")
     target = Path(out)
-    if any(_same_file(path, target) for path in paths):
+    if any(same_file(path, target) for path in paths):
         raise UsageError("the output is the source", file=str(target), advice="Name another output.")
     with OutputFile(out, force=options.force or options.dry_run) as output:
         options.progress("reading", 0, 0)
@@ -112,13 +112,6 @@ def convert(
             raise error.within(file=str(target) if isinstance(error, OutputError) else str(paths[0])) from None
         finally:
             model.close()
-
-
-def _same_file(source: Path, target: Path) -> bool:
-    try:
-        return source.samefile(target)
-    except (OSError, ValueError):
-        return False  # one of them is not there; what is wrong with it is said later
 
 
 class _Conversion:

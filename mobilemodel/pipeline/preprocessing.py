@@ -220,6 +220,8 @@ def _read_npy(path: str) -> npt.NDArray[np.generic]:
         read_header = np.lib.format.read_array_header_2_0 if later else np.lib.format.read_array_header_1_0
         shape, by_columns, kind = read_header(stream)
         flat = np.frombuffer(content, kind, offset=stream.tell())
+        if any(side < 0 for side in shape):
+            raise ValueError  # reshape would take it as "the rest"
         return flat.reshape(shape, order="F" if by_columns else "C")
     except Exception:  # numpy parses the header as Python: there is no list of what that may raise
         raise UsageError(

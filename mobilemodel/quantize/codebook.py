@@ -32,7 +32,12 @@ class Codebook:
     @property
     def size(self) -> float:
         """Bytes of the table, and of the codes at their entropy."""
-        return self.table.nbytes + self.codes.size * entropy_bits(np.bincount(self.codes.reshape(-1))) / 8
+        counts = np.zeros(self.table.size, np.int64)
+        flat = self.codes.reshape(-1)
+        # In pieces: bincount makes 64-bit integers of what it counts, twice the memory of the weights.
+        for start in range(0, flat.size, CHUNK):
+            counts += np.bincount(flat[start : start + CHUNK], minlength=counts.size)
+        return self.table.nbytes + flat.size * entropy_bits(counts) / 8
 
     def decoded(self, dtype: np.dtype[Any]) -> Iterator[Array]:
         """The decoded values in pieces, flat and in C order, as every reader computes them."""

@@ -76,6 +76,8 @@ def load_plan(scheme: str | os.PathLike[str]) -> Plan:
         return Plan(text, scheme_named(text))
     path = Path(text)
     try:
+        if path.exists() and not path.is_file():
+            raise PlanError("cannot read the plan: not a regular file", file=text)
         if path.stat().st_size > _LARGEST_FILE:
             raise PlanError("the plan is too large", file=text, expected=f"at most {_LARGEST_FILE} bytes")
         content = tomllib.loads(path.read_text("utf-8"))
@@ -83,6 +85,8 @@ def load_plan(scheme: str | os.PathLike[str]) -> Plan:
         raise PlanError(f"cannot read the plan: {error.strerror}", file=text) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PlanError(f"not TOML: {error}", file=text) from None
+    except RecursionError:
+        raise PlanError("not TOML: nested too deep", file=text) from None
     try:
         return _parse(content, path.stem)
     except PlanError as error:

@@ -120,8 +120,9 @@ def test_places_that_cannot_be_an_output(tmp_path: Path, call: Command, digits_b
     (tmp_path / "dangling.npz").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe.npz")
     places = {
-        "folder.npz": "a folder", "dangling.npz": "a symbolic link", "pipe.npz": "a pipe", "none/out.npz": "no such folder",
-        "folder.npz/../missing/out.npz": "no such folder", "x" * 300 + ".npz": "cannot be an output",
+        "folder.npz": "a folder", "dangling.npz": "a symbolic link", "pipe.npz": "a pipe",
+        "none/out.npz": "no such folder", "folder.npz/../missing/out.npz": "no such folder",
+        "x" * 300 + ".npz": "cannot be an output",
     }  # fmt: skip
     for place, reason in places.items():
         for command in (("convert", MODEL), ("export", digits_bundle)):
@@ -205,7 +206,9 @@ def test_wrong_usage_says_what_is_expected(arguments: list[str], says: str, tmp_
 
 def test_a_plan_file(tmp_path: Path, call: Command) -> None:
     plan = tmp_path / "mine.toml"
-    plan.write_text('scheme = "fp16"\n[operator.Gemm]\nencoding = "palette"\nbits = 6\n[name."fc8.*"]\nencoding = "lossless"\n')
+    rules = ['scheme = "fp16"', "[operator.Gemm]", 'encoding = "palette"', "bits = 6", '[name."fc8.*"]',
+             'encoding = "lossless"']  # fmt: skip
+    plan.write_text("\n".join(rules))
     report = json.loads(call("convert", MODEL, tmp_path / "out.mm", "--scheme", plan, "--json").out)
     rows = {row["name"]: row for row in report["tensors"]}
     assert report["scheme"] == "mine"
@@ -361,7 +364,8 @@ def test_the_same_bytes_twice_and_with_any_number_of_threads(tmp_path: Path) -> 
     digests = set()
     for index, threads in enumerate(("1", "1", "2")):
         out = tmp_path / f"{index}.mm"
-        found = run_process("convert", MODEL, out, variables={"OPENBLAS_NUM_THREADS": threads, "PYTHONHASHSEED": str(index)})
+        variables = {"OPENBLAS_NUM_THREADS": threads, "PYTHONHASHSEED": str(index)}
+        found = run_process("convert", MODEL, out, variables=variables)
         assert found.code == 0
         digests.add(hashlib.sha256(out.read_bytes()).hexdigest())
     assert len(digests) == 1

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mobilemodel_converters.onnx import OnnxConverter
 from onnx import ModelProto, TensorProto, helper
 
 import mobilemodel as mm
 from mobilemodel.audit.report import Report
 from mobilemodel.model import SourceTensor
 from mobilemodel.runtime import random_inputs, run, session
-from mobilemodel_converters.onnx import OnnxConverter
 from tests import models
 from tests.models import INPUTS, OUTPUTS, Net, W, Way, model, tensor, value
 
@@ -78,7 +78,7 @@ def test_an_int8_weight_is_fc_and_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [TensorProto.DOUBLE, TensorProto.BFLOAT16], ids=["double", "bfloat16"])
 def test_a_weight_of_another_float_type_is_fc_and_kept(dtype: int, tmp_path: Path) -> None:
     weight = helper.make_tensor("w", dtype, [INPUTS, OUTPUTS], W.T.reshape(-1).tolist())
-    nodes = [helper.make_node("Cast", ["w"], ["v"], to=TensorProto.FLOAT), helper.make_node("MatMul", ["x", "v"], ["y"])]
+    nodes = [helper.make_node("Cast", ["w"], ["v"], to=1), helper.make_node("MatMul", ["x", "v"], ["y"])]
     report = convert(model(nodes, [models.ROWS], [weight]), tmp_path, "kmeans-4")
     row = report.tensors[0]
     assert (row.name, row.role, row.decision) == ("w", "fc", "declined")
@@ -109,7 +109,7 @@ def test_convolutions_are_output_by_position_by_channel(tmp_path: Path) -> None:
     assert (found["grouped.weight"].order.perm, found["grouped.weight"].order.row_axes) == ((0, 2, 3, 1), 1)
     order = found["up"].order
     assert (order.view, order.perm, order.row_axes) == ((2, 3, 4, 3, 3), (0, 2, 3, 4, 1), 2)
-    report = convert(made, tmp_path, "palette-8")
+    report = convert(made, tmp_path, "palette-4")
     with mm.open(tmp_path / "out.mm") as bundle:
         matrix = bundle["up"].tables().reshape(-1).astype(np.float32)[bundle["up"].indices()]
         decoded = bundle["up"].numpy()
@@ -129,7 +129,7 @@ def test_a_batched_matmul_has_a_row_for_each_output_of_each_matrix(tmp_path: Pat
 
 
 def test_a_gate_that_multiplies_a_picture_is_no_single_position(tmp_path: Path) -> None:
-    """Squeeze and excitation: the 1x1 convolutions on the pooled vector are FC layers, the one after the product is not."""
+    """Squeeze and excitation: 1x1 convolutions on the pooled vector are FC layers, the one after the product is not."""
     net = Net(10)
     pooled = net.node("GlobalAveragePool", "x")
     gate = net.node("Sigmoid", net.conv("up", net.node("Relu", net.conv("down", pooled, 4, 16, 1)), 16, 4, 1))

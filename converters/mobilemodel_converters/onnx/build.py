@@ -123,7 +123,7 @@ def _embed_all(model: onnx.ModelProto, source: OnnxSource) -> None:
             if inside > FORMAT_LIMITS.graph:
                 most = f"at most {FORMAT_LIMITS.graph} bytes"
                 raise LimitExceededError("values that stay in the graph", expected=most)
-            _embed(proto, source.read(proto))
+            embed(proto, source.read(proto))
 
 
 def is_reference(proto: onnx.TensorProto) -> bool:
@@ -133,7 +133,8 @@ def is_reference(proto: onnx.TensorProto) -> bool:
     )
 
 
-def _embed(proto: onnx.TensorProto, raw: bytes | bytearray | memoryview) -> None:
+def embed(proto: onnx.TensorProto, raw: bytes | bytearray | memoryview) -> None:
+    """Put a value into its tensor."""
     proto.ClearField("external_data")
     proto.ClearField("data_location")
     proto.raw_data = bytes(raw)
@@ -183,5 +184,5 @@ def restore(graph: bytes, read: Callable[[str], bytes | bytearray | memoryview])
             raw = read(proto.name)
             if len(raw) != dtypes.raw_size(proto.data_type, elements_of(proto.dims)):
                 raise MalformedContentError("the graph and the bundle disagree on a tensor's size", tensor=proto.name)
-            _embed(proto, raw)
+            embed(proto, raw)
     return model

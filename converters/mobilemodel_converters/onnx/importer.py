@@ -10,7 +10,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mobilemodel import dtypes
-from mobilemodel.errors import MalformedSourceError, MobileModelError, UnsupportedSourceError, escape
+from mobilemodel.errors import (
+    LimitExceededError,
+    MalformedSourceError,
+    MobileModelError,
+    UnsupportedSourceError,
+    escape,
+)
 from mobilemodel.layout import elements_of
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.model import InlineTensor, Model, Role, SourceFile, SourceTensor
@@ -75,6 +81,11 @@ def _load(source: OnnxSource) -> Model:
             raise error.within(tensor=proto.name) from None
     stripped = build.strip_private(model)
     found, inline = _split(source, model)
+    # Before any file is read to its end: what cannot become a graph is refused.
+    inside = sum(item.raw_bytes for item in inline)
+    if inside > FORMAT_LIMITS.graph:
+        most = f"at most {FORMAT_LIMITS.graph} bytes"
+        raise LimitExceededError("values that stay in the graph", expected=most, found=inside)
     return Model(
         build_graph=partial(build.build_graph, source, frozenset(t.name for t in found if not t.hoisted)),
         tensors=tuple(found),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from typing import TYPE_CHECKING
 
 from mobilemodel.errors import MalformedSourceError, escape
 
 if TYPE_CHECKING:
     import onnx
+    from google.protobuf.message import Message
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -106,13 +107,28 @@ def check_model(model: onnx.ModelProto) -> None:
 
     Raises MalformedSourceError naming the node and the value.
     """
+    _check_text(model)
     if not model.HasField("graph"):
         raise MalformedSourceError("the model has no graph")
     if not model.graph.node and not model.graph.output:
         raise MalformedSourceError("the graph is empty", advice="Is this an ONNX model?")
+    if not model.opset_import and model.ir_version >= 3:
+        raise MalformedSourceError("the model imports no operator set", advice="Is the file complete?")
     _check_graph(model.graph, frozenset())
     for function in model.functions:
         _check_order(list(function.node), set(function.input), set(function.output), frozenset())
+
+
+def _check_text(message: Message) -> None:
+    """Names must be UTF-8. In ONNX's schema protobuf does not ask for it: it hands out bytes, or fails, where not."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for inner in value if isinstance(value, MutableSequence) else (value,):
+                _check_text(inner)
+        elif field.type == field.TYPE_STRING:
+            for text in value if isinstance(value, MutableSequence) else (value,):
+                if not isinstance(text, str):
+                    raise MalformedSourceError(f"{field.full_name} is not UTF-8", found=text[:40])
 
 
 def _check_graph(graph: onnx.GraphProto, outer: frozenset[str]) -> None:

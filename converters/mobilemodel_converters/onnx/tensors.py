@@ -127,12 +127,12 @@ def check_value(tensor: onnx.TensorProto, source: ModelFile, files: ExternalFile
     span = source.span(tensor)
     found: int | None = None
     expected = raw_bytes(tensor)
-    if tensor.data_type == STRING:
-        expected, found = elements, len(tensor.string_data)
-    elif span is not None:
+    if span is not None:
         found = span.size
     elif tensor.data_location == EXTERNAL:
         external_span(tensor, files)
+    elif tensor.data_type == STRING:
+        expected, found = elements, len(tensor.string_data)
     elif tensor.HasField("raw_data"):
         found = len(tensor.raw_data)
     elif dtypes.is_known(tensor.data_type):

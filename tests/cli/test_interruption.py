@@ -1,0 +1,168 @@
+"""Whatever ends a command early: an existing output stays as it was, and nothing is left behind."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+
+import mobilemodel as mm
+
+from .conftest import DIGITS, Outcome, listing, run_process
+
+MODEL = DIGITS / "model.onnx"
+# Sends itself a signal at a stage of a command; "unnamed" and "named" are the two ways of a temporary file.
+DRIVER = """\
+import os, signal, sys, tempfile
+stage, number, way = sys.argv[1], getattr(signal, sys.argv[2]), sys.argv[3]
+from mobilemodel import cli, files
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if way == "named" and hasattr(os, "O_TMPFILE"):
+    del os.O_TMPFILE
+    tempfile._O_TMPFILE_WORKS = False
+
+def strike_before(module, name):
+    work = getattr(module, name)
+    def struck(*arguments, **options):
+        os.kill(os.getpid(), number)
+        return work(*arguments, **options)
+    setattr(module, name, struck)
+
+def show(self, what, done, total):
+    if what.split()[0] == stage and (total == 0 or done > 0):
+        os.kill(os.getpid(), number)
+
+cli.Progress.show = show
+if stage == "syncing":
+    strike_before(os, "fsync")
+elif stage == "naming":
+    strike_before(os, "link" if way == "unnamed" or "--force" not in sys.argv else "replace")
+elif stage == "replacing":
+    strike_before(os, "replace")
+elif stage == "closing":
+    strike_before(files.OutputFile, "close")
+sys.exit(cli.main(sys.argv[4:]))
+"""
+STAGES = ("reading", "encoding", "writing", "comparing", "syncing", "naming")
+CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGKILL": -9}
+
+
+def strike(stage: str, number: str, way: str, *arguments: object) -> Outcome:
+    return run_process(stage, number, way, *arguments, command=("-c", DRIVER))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_convert_leaves_nothing_behind(number: str, stage: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.mm"
+    out.write_bytes(b"an older bundle")
+    found = strike(stage, number, "unnamed", "convert", MODEL, out, "--force")
+    assert found.code == CODES[number]
+    assert out.read_bytes() == b"an older bundle"
+    assert listing(tmp_path) == ["out.mm"]
+    if number == "SIGINT":
+        assert found.err == "mobilemodel: interrupted\n"
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGHUP", "SIGKILL"])
+def test_a_new_output_does_not_appear(number: str, tmp_path: Path) -> None:
+    for stage in ("comparing", "naming"):
+        assert strike(stage, number, "unnamed", "convert", MODEL, tmp_path / "out.mm").code == CODES[number]
+        assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize("stage", ["writing", "syncing", "naming"])
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_named_temporary_file_is_taken_away(number: str, stage: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.mm"
+    out.write_bytes(b"an older bundle")
+    assert strike(stage, number, "named", "convert", MODEL, out, "--force").code == CODES[number]
+    assert out.read_bytes() == b"an older bundle"
+    assert listing(tmp_path) == ["out.mm"]
+
+
+def test_killed_with_a_named_temporary_file_only_that_is_left(tmp_path: Path) -> None:
+    out = tmp_path / "out.mm"
+    out.write_bytes(b"an older bundle")
+    assert strike("writing", "SIGKILL", "named", "convert", MODEL, out, "--force").code == -signal.SIGKILL
+    assert out.read_bytes() == b"an older bundle"
+    left = [name for name in listing(tmp_path) if name != "out.mm"]
+    assert len(left) == 1
+    assert left[0].startswith(".mobilemodel-")
+    assert left[0].endswith(".tmp")
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_between_naming_and_replacing(number: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.mm"
+    out.write_bytes(b"an older bundle")
+    assert strike("replacing", number, "unnamed", "convert", MODEL, out, "--force").code == CODES[number]
+    assert out.read_bytes() == b"an older bundle"
+    assert listing(tmp_path) == ["out.mm"]
+
+
+def test_killed_between_naming_and_replacing_what_is_left_is_hidden_and_whole(tmp_path: Path) -> None:
+    out = tmp_path / "out.mm"
+    out.write_bytes(b"an older bundle")
+    assert strike("replacing", "SIGKILL", "unnamed", "convert", MODEL, out, "--force").code == -signal.SIGKILL
+    assert out.read_bytes() == b"an older bundle"
+    (left,) = [name for name in listing(tmp_path) if name != "out.mm"]
+    with mm.open(tmp_path / left) as bundle:
+        bundle.verify()
+
+
+def test_after_the_output_is_in_place_it_is_whole(tmp_path: Path) -> None:
+    out = tmp_path / "out.mm"
+    assert strike("closing", "SIGINT", "unnamed", "convert", MODEL, out).code == 130
+    assert listing(tmp_path) == ["out.mm"]
+    with mm.open(out) as bundle:
+        bundle.verify()
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "npz", "safetensors"])
+@pytest.mark.parametrize("number", ["SIGINT", "SIGKILL"])
+def test_export_leaves_nothing_behind(number: str, suffix: str, tmp_path: Path, digits_bundle: Path) -> None:
+    out = tmp_path / f"out.{suffix}"
+    out.write_bytes(b"an older file")
+    assert strike("syncing", number, "unnamed", "export", digits_bundle, out, "--force").code == CODES[number]
+    assert out.read_bytes() == b"an older file"
+    assert listing(tmp_path) == [out.name]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 0.985, 0.9999])
+def test_convert_out_of_disk(share: float, tmp_path: Path, digits_bundle: Path) -> None:
+    out = tmp_path / "out.mm"
+    out.write_bytes(b"old")
+    arguments = ["--mean", "120", "--scale", "0.015625", "--channels", "grey", "--labels", DIGITS / "labels.txt"]
+    size = int(share * digits_bundle.stat().st_size)
+    limits = {resource.RLIMIT_FSIZE: size}
+    found = run_process("convert", MODEL, out, "--force", *arguments, limits=limits)
+    assert found.code == 1
+    assert "[OUTPUT_FAILED]" in found.err
+    assert str(out) in found.err
+    assert found.out == ""
+    assert out.read_bytes() == b"old"
+    assert listing(tmp_path) == ["out.mm"]
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "npz", "safetensors"])
+@pytest.mark.parametrize("size", [0, 5_000, 200_000])
+def test_export_out_of_disk(suffix: str, size: int, tmp_path: Path, digits_bundle: Path) -> None:
+    out = tmp_path / f"out.{suffix}"
+    out.write_bytes(b"old")
+    found = run_process("export", digits_bundle, out, "--force", limits={resource.RLIMIT_FSIZE: size})
+    assert found.code == 1
+    assert "[OUTPUT_FAILED]" in found.err
+    assert len(found.err.splitlines()) == 1
+    assert out.read_bytes() == b"old"
+    assert listing(tmp_path) == [out.name]
+
+
+def test_enough_disk_is_enough(tmp_path: Path, digits_bundle: Path) -> None:
+    limits = {resource.RLIMIT_FSIZE: digits_bundle.stat().st_size}
+    assert run_process("convert", MODEL, tmp_path / "out.mm", limits=limits).code == 0
