@@ -1,8 +1,8 @@
 """Jobs for the peer coremltools, each run in a process of its own; the last line printed is JSON.
 
-    coremltools_job.py build MODEL PACKAGE          the network as a float16 ML program
-    coremltools_job.py palettize PACKAGE OUT BITS   k-means palettes for the FC layers, BITS as 4,4,4
-    coremltools_job.py errors PACKAGE MODEL         squared error of each FC layer's weights
+coremltools_job.py build MODEL PACKAGE          the network as a float16 ML program
+coremltools_job.py palettize PACKAGE OUT BITS   k-means palettes for the FC layers, BITS as 4,4,4
+coremltools_job.py errors PACKAGE MODEL         squared error of each FC layer's weights
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Jobs of the benchmarks, each run in a process of its own; the last line printed is JSON.
 
-    jobs.py errors BUNDLE MODEL            squared error of each weight stored as a palette
-    jobs.py archive FOLDER                 bytes of the folder's files, and after zstd -19
-    jobs.py streams BUNDLE                 size and zeroth-order entropy of each palette's codes
-    jobs.py draw OUT.onnx LEVELS BITS      a network with one matrix of i.i.d. values of BITS entropy
-    jobs.py external FOLDER LAYERS WIDTH   a network with its FC weights in an external file
-    jobs.py listing BUNDLE                 open and list; what was read, what was imported
+jobs.py errors BUNDLE MODEL            squared error of each weight stored as a palette
+jobs.py archive FOLDER                 bytes of the folder's files, and after zstd -19
+jobs.py streams BUNDLE                 size and zeroth-order entropy of each palette's codes
+jobs.py draw OUT.onnx LEVELS BITS      a network with one matrix of i.i.d. values of BITS entropy
+jobs.py external FOLDER LAYERS WIDTH   a network with its FC weights in an external file
+jobs.py listing BUNDLE                 open and list; what was read, what was imported
 """
 
 from __future__ import annotations

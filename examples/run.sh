@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
-.venv/bin/python -m pip install --quiet --editable '.[runtime,safetensors]'
+.venv/bin/python -m pip install --quiet --editable '.[runtime]'
 .venv/bin/mobilemodel convert examples/digits/model.onnx digits.mm --scheme mixed-4-8 --force \
     --labels examples/digits/labels.txt --mean 120 --scale 0.015625 --channels grey
 .venv/bin/mobilemodel inspect digits.mm

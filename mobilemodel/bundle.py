@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -16,7 +16,7 @@ from mobilemodel import dtypes, layout
 from mobilemodel.container import Container, open_bytes, open_file, parse_message
 from mobilemodel.container.entries import KNOWN_CODECS
 from mobilemodel.container.validate import KNOWN_FEATURES, is_foreign
-from mobilemodel.encodings import matrix, payloads
+from mobilemodel.encodings import affine, matrix, palette, payloads
 from mobilemodel.encodings import tensor as tensors
 from mobilemodel.errors import (
     MalformedContentError,
@@ -128,30 +128,38 @@ class Tensor:
     def indices(self) -> Array:
         """The codes of a palette or affine tensor, rows x codes_per_row (spec/tensors.md §3)."""
         codes = self._codes()
-        return self._decoding(lambda: matrix.read_codes(self._source, codes))
+        blocks = [use.payload for use in self._plan().uses]
+        return self._decoding(lambda: matrix.read_codes(self._source, codes), blocks)
 
     def tables(self) -> Array:
         """The tables of a palette, tables x entries x vector, in their stored type."""
-        found = self._parameters().tables
-        if found is None:
+        codes, message = self._codes(), self._message.palette
+        if self.encoding != "palette":
             raise UnsupportedEncodingError("the tensor has no tables", tensor=self.name, found=self.encoding)
-        return found
+        return self._decoding(lambda: palette.read_tables(self._source, message, codes), [message.tables.payload])
 
     def scales(self) -> Array | None:
         """The scales of a palette or affine tensor in their stored type; None where a palette has none."""
-        return self._parameters().scales
+        self._codes()
+        if self.encoding == "affine":
+            message = self._message.affine
+            return self._decoding(lambda: affine.read_scales(self._source, message), [message.scales.payload])
+        piece, kind = self._message.palette.scales, self._message.palette.scale_type
+        if not self._message.palette.HasField("scales"):
+            return None
+        return self._decoding(lambda: palette.read_floats(self._source, piece, kind), [piece.payload])
 
     def zeros(self) -> Array | None:
         """The zero points of an affine tensor; None for a palette."""
-        return self._parameters().zeros
+        codes, message = self._codes(), self._message.affine
+        if self.encoding == "palette":
+            return None
+        used = [message.zeros.payload] if message.HasField("zeros") else []
+        return self._decoding(lambda: affine.read_zeros(self._source, message, codes), used)
 
     def verify(self) -> None:
         """Check every payload and the rules of spec/tensors.md §7, block by block; raise the first failure."""
         self._decoding(lambda: tensors.verify(self._source, self._message))
-
-    def _parameters(self) -> tensors.Quantized:
-        codes = self._codes()
-        return self._decoding(lambda: tensors.read_parameters(self._source, self._message, codes))
 
     def _codes(self) -> layout.CodesLayout:
         codes = self._plan().codes
@@ -168,13 +176,16 @@ class Tensor:
         except MobileModelError as error:
             raise error.within(file=self._file, tensor=self.name) from None
 
-    def _decoding(self, work: Callable[[], T]) -> T:
+    def _decoding(self, work: Callable[[], T], used: Iterable[int] | None = None) -> T:
+        """Do ``work``, which reads the payloads ``used`` (None: all of the tensor), once their codecs are known."""
         plan = self._plan()
+        if used is None:
+            used = [use.payload for use in plan.uses] + [piece.payload for piece in plan.slices]
         try:
-            for use in plan.uses:
-                if self._source.entry(use.payload).codec not in KNOWN_CODECS:
-                    found = self._source.entry(use.payload).codec
-                    raise UnsupportedCodecError(f"payload {use.payload} has an unknown codec", found=found)
+            for index in used:
+                codec = self._source.entry(index).codec
+                if codec not in KNOWN_CODECS:
+                    raise UnsupportedCodecError(f"payload {index} has an unknown codec", found=codec)
             return work()
         except MobileModelError as error:
             raise error.within(file=self._file, tensor=self.name) from None

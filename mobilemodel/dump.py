@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mobilemodel import dtypes
 from mobilemodel.bundle import Bundle, Tensor, open_bundle
+from mobilemodel.container.validate import is_foreign
 from mobilemodel.encodings.payloads import read_bytes
 from mobilemodel.errors import MobileModelError
 from mobilemodel.v1 import bundle_pb2 as pb
@@ -135,24 +136,28 @@ def _tensor(tensor: Tensor) -> Json:
         out["loss"] = {"largest_error": str(tensor.loss.largest_error)}
         if tensor.loss.HasField("sqnr_millidb"):
             out["loss"]["sqnr_millidb"] = str(tensor.loss.sqnr_millidb)
-    if tensor.encoding in ("palette", "affine"):
-        out["codes"] = _trying(lambda: _array(tensor.indices().astype("<u4")))
-        parameters = {"scales": tensor.scales, "zeros": tensor.zeros}
-        if tensor.encoding == "palette":
-            parameters["tables"] = tensor.tables
-        for name, read in parameters.items():
-            found = _trying(lambda read=read: _optional(read()))  # type: ignore[misc]
-            if found is not None:
-                out[name] = found
+    if not is_foreign(tensor.message):
+        for name, read in _parts(tensor).items():
+            out[name] = _trying(lambda read=read: _array(read()))  # type: ignore[misc]
     return out
 
 
-def _optional(array: npt.NDArray[Any] | None) -> Json | None:
-    return None if array is None else _array(array)
+def _parts(tensor: Tensor) -> dict[str, Callable[[], npt.NDArray[Any] | None]]:
+    """What the encoding has beside the values, each to be decoded on its own."""
+    parts: dict[str, Callable[[], npt.NDArray[Any] | None]] = {}
+    if tensor.encoding in ("palette", "affine"):
+        parts["codes"] = lambda: tensor.indices().astype("<u4")
+    if tensor.encoding == "palette":
+        parts["tables"] = tensor.tables
+    if tensor.encoding == "affine":
+        parts["zeros"] = tensor.zeros
+    if tensor.encoding == "affine" or tensor.message.palette.HasField("scales"):
+        parts["scales"] = tensor.scales
+    return parts
 
 
 def _values(tensor: Tensor) -> Json:
-    """A NaN that decoding converts has no bits of its own (spec/tensors.md §8): it is shown as the quiet one."""
+    """A NaN that decoding makes has no bits of its own (spec/tensors.md §8): it is shown as the quiet one."""
     raw = tensor.raw()
     dense = tensor.message.dense
     if tensor.encoding != "dense" or dense.stored_dtype != tensor.dtype_number:
@@ -163,7 +168,8 @@ def _values(tensor: Tensor) -> Json:
     return _shown(bytes(raw), bits, tensor.shape, complex_parts=tensor.dtype.kind == "c")
 
 
-def _array(array: npt.NDArray[Any]) -> Json:
+def _array(array: npt.NDArray[Any] | None) -> Json:
+    assert array is not None
     return _shown(array.tobytes(), 8 * array.dtype.itemsize, array.shape)
 
 

@@ -14,6 +14,7 @@ REQUIRED = (
     "mobilemodel_converters/py.typed",
     "mobilemodel_converters/onnx/__init__.py",
 )
+SOURCES = ("proto/mobilemodel/v1/bundle.proto", "converters/mobilemodel_converters/onnx/__init__.py", "LICENSE")
 TOP_LEVEL = ("mobilemodel", "mobilemodel_converters")
 
 
@@ -28,9 +29,7 @@ def main(wheel: str, sdist: str) -> int:
             wrong.append(f"does not belong into the wheel: {name}")
     with tarfile.open(sdist) as source:
         inside = {name.partition("/")[2] for name in source.getnames()}
-    for name in ("proto/mobilemodel/v1/bundle.proto", "converters/mobilemodel_converters/onnx/__init__.py", "LICENSE"):
-        if name not in inside:
-            wrong.append(f"missing from the sdist: {name}")
+    wrong += [f"missing from the sdist: {name}" for name in SOURCES if name not in inside]
     print("\n".join(wrong) or f"{len(names)} files in the wheel, {len(inside)} in the sdist: as they should be")
     return 1 if wrong else 0
 

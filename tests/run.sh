@@ -7,7 +7,7 @@ PYTHON=${PYTHON:-python3}
 VENV=${VENV:-.venv}
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 "$VENV/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'
-"$VENV/bin/python" -m pip install --quiet --editable '.[runtime,safetensors]' --group test --group lint
+"$VENV/bin/python" -m pip install --quiet --editable '.[runtime]' --group test --group lint
 "$VENV/bin/ruff" check .
 "$VENV/bin/mypy"
 export OPENBLAS_NUM_THREADS=1

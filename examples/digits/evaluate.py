@@ -1,6 +1,6 @@
 """Compare the accuracy of a bundle with that of the float model it was made from.
 
-    python examples/digits/evaluate.py digits.mm
+python examples/digits/evaluate.py digits.mm
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def main(bundle: str) -> None:
     data = mm.read_data(HERE / "test.npz")
     for path in (HERE / "model.onnx", Path(bundle)):
         found = mm.evaluate(path, data, preprocessing=PREPROCESSING)
-        print(f"{path.name:<12} {path.stat().st_size:>9,} bytes   top-1 {found.top1:.2f} % of {found.pictures} pictures")
+        size = f"{path.name:<12} {path.stat().st_size:>9,} bytes"
+        print(f"{size}   top-1 {found.top1:.2f} % of {found.pictures} pictures")
 
 
 if __name__ == "__main__":

@@ -190,9 +190,7 @@ class MaxPool:
         return dx.reshape(n, c, h * 2, w * 2)
 
     def node(self, source: str) -> onnx.NodeProto:
-        return helper.make_node(
-            "MaxPool", [source], [self.name], self.name, kernel_shape=[2, 2], strides=[2, 2]
-        )
+        return helper.make_node("MaxPool", [source], [self.name], self.name, kernel_shape=[2, 2], strides=[2, 2])
 
 
 class Flatten:

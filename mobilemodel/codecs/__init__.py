@@ -68,11 +68,14 @@ def decode_matrix(codec: int, data: Buffer, shape: MatrixShape) -> Buffer:
     return decode_bytes(codec, data, shape.raw_size)
 
 
-def encode_bytes(raw: Buffer, family: Family, effort: Effort) -> tuple[int, bytes]:
-    """Encode bytes; return the codec (stored where nothing is gained) and the stored bytes."""
+def encode_bytes(raw: Buffer, family: Family, effort: Effort, part: int = 0) -> tuple[int, bytes]:
+    """Encode bytes; return the codec (stored where nothing is gained) and the stored bytes.
+
+    ``part``: bytes after which their statistics change, as from one byte plane to the next; 0: nowhere.
+    """
     if family is Family.BASELINE:
         return _smaller(raw, pb.CODEC_ZLIB, zlib.encode(raw, effort is Effort.THOROUGH))
-    return _smaller(raw, pb.CODEC_ZSTD, zstd.encode(raw, effort is Effort.THOROUGH))
+    return _smaller(raw, pb.CODEC_ZSTD, zstd.encode(raw, effort is Effort.THOROUGH, part))
 
 
 def encode_matrix(raw: Buffer, shape: MatrixShape, family: Family, effort: Effort) -> tuple[int, bytes]:

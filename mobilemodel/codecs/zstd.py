@@ -26,9 +26,24 @@ def _settings(thorough: bool) -> tuple[zstandard.ZstdCompressionParameters, ...]
     return quick, make(1, window_log=22, min_match=7, hash_log=6, **common), make(19, window_log=24, **common)
 
 
-def encode(raw: bytes | memoryview, thorough: bool) -> bytes:
-    """Encode with each setting and return the smallest frame; on a tie the earlier setting."""
-    return min((zstandard.ZstdCompressor(compression_params=s).compress(raw) for s in _settings(thorough)), key=len)
+def encode(raw: bytes | memoryview, thorough: bool, part: int = 0) -> bytes:
+    """Encode with each setting and return the smallest frame; on a tie the earlier setting.
+
+    With ``part`` new blocks start at its multiples: a block has one Huffman table, and byte planes differ in theirs.
+    """
+    return min((_compress(raw, settings, part or len(raw)) for settings in _settings(thorough)), key=len)
+
+
+def _compress(raw: bytes | memoryview, settings: zstandard.ZstdCompressionParameters, part: int) -> bytes:
+    if part >= len(raw):
+        return zstandard.ZstdCompressor(compression_params=settings).compress(raw)
+    compressor = zstandard.ZstdCompressor(compression_params=settings).compressobj(size=len(raw))
+    out = []
+    for start in range(0, len(raw), part):
+        out.append(compressor.compress(raw[start : start + part]))
+        last = start + part >= len(raw)
+        out.append(compressor.flush(zstandard.COMPRESSOBJ_FLUSH_FINISH if last else zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+    return b"".join(out)
 
 
 def decode(data: bytes | memoryview, raw_size: int) -> bytes:

@@ -15,6 +15,7 @@ from mobilemodel.v1 import bundle_pb2 as pb
 KNOWN_CODECS: frozenset[int] = frozenset((pb.CODEC_STORED, pb.CODEC_ZLIB, pb.CODEC_PNG, pb.CODEC_ZSTD))
 MATRIX_CODECS: frozenset[int] = frozenset((pb.CODEC_STORED, pb.CODEC_PNG, pb.CODEC_ZSTD))
 BYTES_CODECS: frozenset[int] = frozenset((pb.CODEC_STORED, pb.CODEC_ZLIB, pb.CODEC_ZSTD))
+_IMPOSSIBLE = "cannot have this raw_size with its codec and stored_size"
 
 
 class PayloadEntries:
@@ -34,7 +35,9 @@ class PayloadEntries:
         self._for_matrices = unknown | np.isin(codec, list(MATRIX_CODECS))
         # Deflate's longest match is 258 bytes in 2 bits: 1032 to 1 (spec/codecs.md §2).
         deflated = np.isin(codec, (pb.CODEC_ZLIB, pb.CODEC_PNG)) & (self._raw > 1032 * stored + 1024)
-        self._unreachable = deflated | ((codec == pb.CODEC_STORED) & (self._raw != stored))
+        copied = codec == pb.CODEC_STORED
+        # What has no raw bytes has no stored ones: nothing can hide in an empty stream.
+        self._impossible = deflated | (copied & (self._raw != stored)) | (~unknown & ~copied & (self._raw == 0))
 
     def take(self, index: int, what: str, limit: int, exact: int | None = None) -> int:
         """Mark payload ``index``, which holds bytes for ``what``, and return its raw size.
@@ -50,7 +53,7 @@ class PayloadEntries:
             raise MalformedManifestError(f"{what}: raw_size of payload {index}", expected=exact, found=raw_size)
         span = slice(index, index + 1)
         self._refuse(span, ~self._for_bytes[span], "has a codec that its use forbids")
-        self._refuse(span, self._unreachable[span], "cannot have its raw_size from its stored_size")
+        self._refuse(span, self._impossible[span], _IMPOSSIBLE)
         return raw_size
 
     def take_run(self, run: PayloadRun, limits: Limits) -> None:
@@ -70,7 +73,11 @@ class PayloadEntries:
         self._refuse(span, wrong, "has a raw_size that its use forbids", size)
         if int(raw.max()) > limits.block:
             raise LimitExceededError("a block", expected=f"at most {limits.block} bytes", found=int(raw.max()))
-        self._refuse(span, self._unreachable[span], "cannot have its raw_size from its stored_size")
+        self._refuse(span, self._impossible[span], _IMPOSSIBLE)
+
+    def check_sizes(self) -> None:
+        """Check the sizes of all entries, also of those that only a tensor of a later version can use."""
+        self._refuse(slice(0, len(self._entries)), self._impossible, _IMPOSSIBLE)
 
     def _check_index(self, index: int) -> None:
         if index >= len(self._entries):

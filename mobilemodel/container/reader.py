@@ -112,10 +112,24 @@ class Container:
                 advice="The file was re-serialised, merged or edited; write it anew from its source.",
             )  # fmt: skip
 
+    def release(self) -> None:
+        """Let go of the mapped pages that were read: they return from the file when they are read again.
+
+        Without it a whole bundle that is read once counts as this process's memory.
+        """
+        if self._mapping is not None:
+            _advise(self._mapping, "MADV_DONTNEED")
+
     def check_all(self) -> None:
         """Check every frame and every CRC-32: no byte of the file goes unread."""
         for index in range(len(self._frames)):
             self.stored(index)
+
+
+def _advise(mapping: mmap.mmap, advice: str) -> None:
+    """Tell the kernel how the mapping is used, where the platform has a word for it."""
+    if hasattr(mmap, advice):
+        mapping.madvise(getattr(mmap, advice))
 
 
 def open_bytes(data: bytes | bytearray | memoryview, limits: Limits = FORMAT_LIMITS) -> Container:
@@ -151,7 +165,11 @@ def open_file(path: str | os.PathLike[str] | int, limits: Limits = FORMAT_LIMITS
         os.close(descriptor)
     data = memoryview(mapping)
     try:
-        return _open(data, limits, mapping)
+        # Read-ahead, which may be megabytes, would bring in payloads that nobody has asked for.
+        _advise(mapping, "MADV_RANDOM")
+        container = _open(data, limits, mapping)
+        _advise(mapping, "MADV_NORMAL")
+        return container
     except BaseException as error:
         data.release()
         mapping.close()

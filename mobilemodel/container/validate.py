@@ -56,7 +56,7 @@ def locate_manifest(data: Buffer, size: int, limits: Limits) -> tuple[int, int]:
     try:
         length, start = read_varint(data, framing.HEAD_SIZE, min(size, framing.HEAD_SIZE + 5))
     except MalformedWireError:
-        if size < framing.HEAD_SIZE + 5 and data[size - 1] >= 0x80:
+        if size < framing.HEAD_SIZE + 5 and all(byte >= 0x80 for byte in data[framing.HEAD_SIZE : size]):
             raise TruncatedError("the file ends within the manifest's length", offset=size) from None
         raise
     if length > limits.manifest:
@@ -146,6 +146,8 @@ def _strings(manifest: pb.Manifest) -> Iterable[str]:
     for value in (*manifest.inputs, *manifest.outputs):
         for dimension in value.shape.dimensions:
             yield dimension.symbol
+    for step in manifest.preprocessing:
+        yield step.input
     for tensor in manifest.tensors:
         yield from tensor.required_features
 
@@ -198,6 +200,7 @@ def _check_structure(manifest: pb.Manifest, limits: Limits) -> None:
         payloads.take(manifest.report, "report", limits.report)
     _check_values(manifest)
     _check_preprocessing(manifest, payloads, limits)
+    payloads.check_sizes()
     # A tensor of a later version may use payloads in ways that this reader cannot see.
     if not any(is_foreign(tensor) for tensor in manifest.tensors) and not payloads.used.all():
         raise MalformedManifestError(f"payload {int(payloads.used.argmin())} is used by nothing")
@@ -230,8 +233,10 @@ def _check_values(manifest: pb.Manifest) -> None:
     for source in manifest.sources:
         if source.sha256 and len(source.sha256) != 32:
             raise MalformedManifestError("sha256 of a source", expected="32 bytes", found=len(source.sha256))
+        if not source.format:
+            raise MalformedManifestError("a source has no format")
         name = source.file_name
-        if name in (".", "..") or name[1:2] == ":" or not {"/", "\\", "\0"}.isdisjoint(name):
+        if name in (".", "..") or name.encode()[1:2] == b":" or not {"/", "\\", "\0"}.isdisjoint(name):
             raise MalformedManifestError("file_name of a source has a folder", found=escape(name))
     for values in (manifest.inputs, manifest.outputs):
         names = [value.name for value in values]
@@ -273,6 +278,4 @@ def _check_picture_sides(step: pb.Preprocessing, limits: Limits) -> None:
     picture, resize = step.mean_picture, step.resize
     side = max(resize.height, resize.width, step.crop_height, step.crop_width, picture.height, picture.width)
     if side > limits.picture_side:
-        raise LimitExceededError(
-            "a side of a picture", expected=f"at most {limits.picture_side} pixels", found=side
-        )
+        raise LimitExceededError("a side of a picture", expected=f"at most {limits.picture_side} pixels", found=side)

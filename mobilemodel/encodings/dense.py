@@ -87,13 +87,20 @@ def encode(
     size = dtypes.raw_size(stored_dtype, chunk_elements)
     view = memoryview(raw).cast("B")
     chunks = [view[start : start + size] for start in range(0, len(view), size)]
-    # Only a thorough encoder cuts the blocks of a short chunk where its planes meet.
-    efforts = [Effort.QUICK if len(chunk) == size else Effort.THOROUGH for chunk in chunks]
     if item >= 2:
-        as_planes = writer.encode_bytes(to_planes(chunks[0], item), efforts[0])[1]
-        out.byte_planes = len(as_planes) < len(writer.encode_bytes(chunks[0], efforts[0])[1])
-    indices = [
-        writer.add_bytes(to_planes(chunk, item) if out.byte_planes else chunk, effort)
-        for chunk, effort in zip(chunks, efforts, strict=True)
-    ]
+        as_planes = _encode_planes(writer, chunks[0], item, len(chunks[0]) == size)[1]
+        out.byte_planes = len(as_planes) < len(writer.encode_bytes(chunks[0], Effort.QUICK)[1])
+    indices = []
+    for chunk in chunks:
+        encode_chunk = _encode_planes if out.byte_planes else _encode_values
+        codec, stored = encode_chunk(writer, chunk, item, len(chunk) == size)
+        indices.append(writer.sink.add(stored, codec, len(chunk)))
     out.first_payload = indices[0]
+
+
+def _encode_values(writer: PayloadWriter, chunk: memoryview, _item: int, whole: bool) -> tuple[int, bytes]:
+    return writer.encode_bytes(chunk, Effort.QUICK if whole else Effort.THOROUGH)
+
+
+def _encode_planes(writer: PayloadWriter, chunk: memoryview, item: int, whole: bool) -> tuple[int, bytes]:
+    return writer.encode_bytes(to_planes(chunk, item), Effort.QUICK if whole else Effort.THOROUGH, len(chunk) // item)

@@ -88,17 +88,17 @@ class PayloadWriter:
         self._pool = bytearray()
         self._waiting: list[pb.Slice] = []
 
-    def encode_bytes(self, raw: bytes | memoryview, effort: Effort = Effort.QUICK) -> tuple[int, bytes]:
-        """Encode without adding: codec and stored bytes."""
-        return codecs.encode_bytes(raw, self.family, effort)
+    def encode_bytes(self, raw: bytes | memoryview, effort: Effort = Effort.QUICK, part: int = 0) -> tuple[int, bytes]:
+        """Encode without adding: codec and stored bytes; ``part`` as for ``codecs.encode_bytes``."""
+        return codecs.encode_bytes(raw, self.family, effort, part)
 
     def encode_matrix(self, raw: bytes | memoryview, shape: MatrixShape, effort: Effort) -> tuple[int, bytes]:
         """Encode a packed matrix without adding: codec and stored bytes."""
         return codecs.encode_matrix(raw, shape, self.family, effort)
 
-    def add_bytes(self, raw: bytes | memoryview, effort: Effort = Effort.QUICK) -> int:
+    def add_bytes(self, raw: bytes | memoryview, effort: Effort = Effort.QUICK, part: int = 0) -> int:
         """Add a payload that is no matrix; return its index."""
-        codec, stored = self.encode_bytes(raw, effort)
+        codec, stored = self.encode_bytes(raw, effort, part)
         return self.sink.add(stored, codec, len(raw))
 
     def add_piece(self, raw: bytes, piece: pb.Slice) -> None:

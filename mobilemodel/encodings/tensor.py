@@ -108,9 +108,7 @@ def _verify_parameters(parameters: Quantized) -> None:
             raise MalformedContentError("a scale is not finite, positive and normal")
 
 
-def _verify_products(
-    message: pb.Palette, codes: CodesLayout, parameters: Quantized, first_row: int, rows: int
-) -> None:
+def _verify_products(message: pb.Palette, codes: CodesLayout, parameters: Quantized, first_row: int, rows: int) -> None:
     """Each table's smallest value but 0, times each scale that meets it: float64 holds the product exactly."""
     assert parameters.tables is not None
     assert parameters.scales is not None

@@ -190,13 +190,14 @@ class _Conversion:
             raise CheckFailedError("the bundle read back has other tensors than were encoded")
         total = sum(tensor.decoded_bytes for tensor in bundle.values())
         done = 0
-        bundle.container.check_all()
         for tensor in bundle.values():
             self.options.progress(f"comparing {tensor.name}", done, total)
             if zlib.crc32(tensor.raw()) != self.outcomes[tensor.name].crc32:
                 raise CheckFailedError("the bundle read back differs from what was encoded", tensor=tensor.name,
                                        advice="Nothing was written. Please report this as a bug.")  # fmt: skip
             done += tensor.decoded_bytes
+            bundle.container.release()
+        bundle.container.check_all()
 
     def _notes(self) -> tuple[str, ...]:
         lost = [f"the plan's {key} matches no tensor" for key in self.plan.unmatched(self.model.tensors)]
@@ -239,9 +240,7 @@ class _Conversion:
             baseline_bytes=baseline_size(bundle) if bundle.profile == "full" else None,
             hint=self._hint(rows, bundle.size),
             notes=self._notes(),
-            preprocessing=tuple(
-                f"{step.input}: {preprocessing_text(step)}" for step in bundle.manifest.preprocessing
-            ),
+            preprocessing=tuple(f"{step.input}: {preprocessing_text(step)}" for step in bundle.manifest.preprocessing),
             labels=len(self.labels),
             written=not self.options.dry_run,
         )

@@ -1,9 +1,9 @@
 """Preprocessing as a user writes it, as the manifest's message (spec/preprocessing.md).
 
-    resize  short:256, fit:320x240, 256x256 (warp); a kernel may follow: short:256:bicubic
-    crop    227, or 224x192 (height x width)
-    mean    one value, one for each channel, or a .npy file with a picture
-    scale   one value, or one for each channel
+resize  short:256, fit:320x240, 256x256 (warp); a kernel may follow: short:256:bicubic
+crop    227, or 224x192 (height x width)
+mean    one value, one for each channel, or a .npy file with a picture
+scale   one value, or one for each channel
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def encode_tensor(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, r
         except _Declined as declined:
             reason = str(declined)
             out.ClearField("encoding")
-    exact = _encode_exact(writer, out, tensor, raw)
+    exact = _encode_exact(writer, out, tensor, raw, raw)
     if not exact:
         dense.encode(writer, out.dense, raw, tensor.dtype, tensor.elements)
     return Outcome(DECLINED if reason else KEPT, reason or exact, zlib.crc32(raw), None)
@@ -97,8 +97,10 @@ def _encode_half(
     writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, weights: npt.NDArray[Any], raw: Buffer
 ) -> Outcome:
     if tensor.dtype == DType.FLOAT16:
-        dense.encode(writer, out.dense, raw, tensor.dtype, tensor.elements)
-        return Outcome(KEPT, "it is float16 already", zlib.crc32(raw), None)
+        exact = _encode_exact(writer, out, tensor, raw, raw)
+        if not exact:
+            dense.encode(writer, out.dense, raw, tensor.dtype, tensor.elements)
+        return Outcome(KEPT, exact or "it is float16 already", zlib.crc32(raw), None)
     with np.errstate(over="ignore"):
         half = weights.astype("<f2")
     if not np.isfinite(half).all():
@@ -108,7 +110,11 @@ def _encode_half(
     loss = measure(weights, (flat[i : i + CHUNK].astype("<f4") for i in range(0, flat.size, CHUNK)))
     if loss.sqnr_db is not None and loss.sqnr_db < _HALF_FLOOR_DB:
         raise _Declined(f"float16 is too coarse for values this small: {loss.sqnr_db:.1f} dB")
-    dense.encode(writer, out.dense, half.tobytes(), DType.FLOAT16, tensor.elements)
+    halves = half.tobytes()
+    exact = _encode_exact(writer, out, tensor, raw, halves)
+    if exact:
+        return Outcome(KEPT, exact, zlib.crc32(raw), None)
+    dense.encode(writer, out.dense, halves, DType.FLOAT16, tensor.elements)
     return _outcome(out, loss, "rounded to float16")
 
 
@@ -192,15 +198,16 @@ def _pieces(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
         yield flat[start : start + CHUNK]
 
 
-def _encode_exact(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, raw: Buffer) -> str:
-    """A palette that reproduces every bit, where the tensor has few distinct values and it is smaller."""
+def _encode_exact(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, raw: Buffer, rival: Buffer) -> str:
+    """A palette that reproduces every bit, where the tensor has few distinct values and it is smaller than ``rival``,
+    the dense bytes that would be stored instead; returns how, or nothing."""
     if tensor.dtype not in _FLOATS or tensor.elements < 64 or not tensor.dims:
         return ""
     weights = np.frombuffer(raw, "<f4" if tensor.dtype == DType.FLOAT else "<f2").reshape(tensor.dims)
     codebook = exact_codebook(weights, EXACT_ENTRIES)
     if codebook is None:
         return ""
-    if codebook.size + 64 >= _dense_estimate(writer, raw):
+    if codebook.size + 64 >= _dense_estimate(writer, rival):
         return ""
     try:
         _check_rows(tensor, matrix.depth_for(codebook.table.size))

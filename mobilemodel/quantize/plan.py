@@ -1,13 +1,13 @@
 """Plans: a scheme, and TOML files that override it: global < operator type < name pattern (docs/plans.md).
 
-    scheme = "mixed-4-8"
+scheme = "mixed-4-8"
 
-    [operator.Conv]
-    encoding = "palette"
-    bits = 8
+[operator.Conv]
+encoding = "palette"
+bits = 8
 
-    [name."fc8.*"]
-    encoding = "lossless"
+[name."fc8.*"]
+encoding = "lossless"
 """
 
 from __future__ import annotations

@@ -105,10 +105,9 @@ class Reader:
         scales = floats(self.cut(palette.scales), palette.scale_type) if palette.HasField("scales") else None
 
         def value(r: int, s: int, j: int, code: int) -> float:
-            if code >= palette.entries:
-                return 0.0
             t = place.table(palette.tables_by, r, s)
-            entry = tables[(t * palette.entries + code) * place.vector + j]
+            named = code < palette.entries
+            entry = tables[(t * palette.entries + code) * place.vector + j] if named else 0.0
             return entry if scales is None else single(entry * scales[place.table(palette.scales_by, r, s)])
 
         return value

@@ -79,14 +79,23 @@ def test_a_real_network(name: str, scheme: str, zoo: Path, tmp_path: Path) -> No
         assert scheme != "lossless" or found.tobytes() == expected[output].tobytes()
 
 
-@pytest.mark.parametrize("name", ["cifar-resnet/model.onnx", "squeezenet-dc/squeezenet.onnx"])
-def test_the_hint_on_real_networks_of_convolutions(name: str, zoo: Path, tmp_path: Path) -> None:
-    report = convert(zoo / name, tmp_path, "mixed-4-8")
+def test_the_hint_on_a_real_network_of_convolutions(zoo: Path, tmp_path: Path) -> None:
+    report = convert(zoo / "cifar-resnet/model.onnx", tmp_path, "mixed-4-8")
     assert report.hint is not None
     (tmp_path / "out.mm").unlink()
     assert report.hint.predicted_bytes == pytest.approx(
-        convert(zoo / name, tmp_path, report.hint.scheme).file_bytes, rel=0.05
+        convert(zoo / "cifar-resnet/model.onnx", tmp_path, report.hint.scheme).file_bytes, rel=0.05
     )
+
+
+def test_a_clustered_network_keeps_its_own_values(zoo: Path, tmp_path: Path) -> None:
+    """Deep Compression's SqueezeNet has at most 256 values a layer: but for the smallest layers, whose tables would
+    weigh too much, exact palettes are smaller than halves."""
+    report = convert(zoo / "squeezenet-dc/squeezenet.onnx", tmp_path, "fp16")
+    weights = [row for row in report.tensors if row.role == "conv"]
+    assert {row.encoding for row in weights if row.raw_bytes > 16384} == {"palette"}
+    assert all(row.largest_error is None for row in weights if row.encoding == "palette")
+    assert report.hint is None
 
 
 def test_cifar_alexnet_keeps_its_accuracy(zoo: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 
 from mobilemodel.container import framing
@@ -118,6 +119,13 @@ def _long_length() -> bytes:
 
 refuse("manifest-length-not-minimal", "MALFORMED_WIRE", _long_length, "The manifest's length is not minimal.", ORDER)
 refuse(
+    "manifest-length-not-minimal-cut",
+    "MALFORMED_WIRE",
+    lambda: two()[:11] + b"\x81\x00\x80",
+    "A length that ends, not minimal, before the file does.",
+    ORDER,
+)
+refuse(
     "manifest-crc",
     "MANIFEST_CHECKSUM",
     lambda: patched(two(), 30, bytes([two()[30] ^ 1])),
@@ -140,6 +148,27 @@ refuse(
     "The manifest does not begin with spec_major.",
     ORDER,
     "container.md §4.1",
+)
+
+
+
+def _begun(manifest: bytes) -> Make:
+    """A file that ends with a manifest of these bytes, which has the right checksum."""
+    return lambda: framing.head(manifest, zlib.crc32(manifest)) + manifest
+
+
+refuse("major-no-manifest", "MALFORMED_WIRE", _begun(b""), "A manifest without bytes.", ORDER)
+refuse("major-cut", "MALFORMED_WIRE", _begun(b"\x08\x81"), "The manifest ends within spec_major.", ORDER)
+refuse("major-not-minimal", "MALFORMED_WIRE", _begun(b"\x08\x81\x00"), "spec_major is 1, in two bytes.", ORDER)
+refuse(
+    "major-65-bits", "MALFORMED_WIRE", _begun(b"\x08" + b"\xff" * 9 + b"\x02"), "spec_major exceeds 64 bits.", ORDER
+)
+refuse(
+    "major-2-32",
+    "UNSUPPORTED_VERSION",
+    _begun(b"\x08\x81\x80\x80\x80\x10"),
+    "spec_major is 2^32 + 1, which runtimes cut to 1.",
+    ORDER,
 )
 
 # §6, checks 6 and 7: features and limits.

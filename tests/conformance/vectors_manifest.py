@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from mobilemodel.v1 import bundle_pb2 as pb
@@ -10,6 +10,7 @@ from tests.conformance.builder import (
     PNG,
     STORED,
     UINT8,
+    ZLIB,
     ZSTD,
     Draft,
     halves,
@@ -22,6 +23,8 @@ from tests.conformance.vectors_invalid import refuse as refuse_in
 ROWS: list[Row] = []
 LIMITS = "security.md §3"
 refuse = partial(refuse_in, rows=ROWS)
+
+BAD = "MALFORMED_MANIFEST"
 
 # §4.1: names, order, values.
 FIELDS = "container.md §4.1"
@@ -59,6 +62,7 @@ refuse(
     "A SHA-256 of 31 bytes.",
     FIELDS,
 )
+refuse("source-format", BAD, changed(lambda m: m.sources.add(file_name="a")), "A source without a format.", FIELDS)
 for _index, _name in enumerate(("a/b", "a\\b", "..", "c:x", "a\0")):
     refuse(
         f"file-name-{_index}",
@@ -94,8 +98,8 @@ def _preprocessing(name: str, status: str, about: str, *steps: Fields) -> None:
     refuse(f"preprocessing-{name}", status, changed(change, described), about, "preprocessing.md §8")
 
 
-BAD = "MALFORMED_MANIFEST"
 _preprocessing("input", BAD, "It names no input.", {"input": "prob"})
+_preprocessing("input-1025", BAD, "1,025 bytes that name no input: no name's limit holds.", {"input": "n" * 1025})
 _preprocessing("twice", BAD, "Two for one input.", {"input": "data"}, {"input": "data"})
 _preprocessing("crop", BAD, "A crop with one side.", {"input": "data", "crop_height": 3})
 _preprocessing(
@@ -171,6 +175,14 @@ refuse("codec-png-bytes", BAD, _with_labels(PNG, bytes(60), 9), "Labels by PNG."
 refuse("raw-size", BAD, _recorded(STORED, bytes(3), 3), "raw_size is not what the encoding makes it.", SIZES)
 refuse("raw-size-stored", BAD, _with_labels(STORED, b"ab", 3), "A stored payload whose sizes differ.", SIZES)
 refuse("deflate-ratio", BAD, _with_labels(1, bytes(10), 1032 * 10 + 1025), "More than deflate can reach.", SIZES)
+refuse("raw-size-unknown", BAD, _recorded(9, bytes(3), 3), "Of an unknown codec, and of another size.", SIZES, CODECS)
+refuse(
+    "string-65537",
+    "LIMIT_EXCEEDED",
+    changed(lambda m: setattr(m, "description", "s" * 65_537)),
+    "A description of 65,537 bytes.",
+    LIMITS,
+)
 for _field, _most, _about in (
     ("labels", 16 << 20, "16 MiB"),
     ("report", 16 << 20, "16 MiB"),
@@ -194,3 +206,40 @@ def _large_mean() -> bytes:
 
 refuse("mean-picture-limit", "LIMIT_EXCEEDED", _large_mean, "A mean picture of 192 MiB.", LIMITS, "preprocessing.md §8")
 refuse("raw-size-png", BAD, _recorded(PNG, bytes(60), 3), "A PNG whose raw_size is not the matrix's.", SIZES)
+
+
+# container.md §4.2: what holds for foreign tensors too.
+def _foreign(change: Callable[[Draft, pb.Tensor], object]) -> Make:
+    """A sound tensor ``w``, and ``x`` with a feature of a later version and a payload that nothing else uses."""
+
+    def make() -> bytes:
+        draft = one()
+        tensor = draft.tensor("x", [2])
+        tensor.required_features.append("trellis")
+        change(draft, tensor)
+        return draft.build()
+
+    return make
+
+
+LATER = "container.md §4.2"
+refuse(
+    "foreign-rank-17", "LIMIT_EXCEEDED", _foreign(lambda d, t: t.dims.extend([1] * 16)), "17 axes.", LATER, LIMITS
+)
+refuse("foreign-name", BAD, _foreign(lambda d, t: setattr(t, "name", "a")), "A name out of order.", LATER, FIELDS)
+refuse(
+    "foreign-stored-size",
+    BAD,
+    _foreign(lambda d, t: d.stored(STORED, b"ab", 3)),
+    "A stored payload whose sizes differ, and that only the foreign tensor can use.",
+    LATER,
+    SIZES,
+)
+refuse(
+    "foreign-deflate-ratio",
+    BAD,
+    _foreign(lambda d, t: d.stored(ZLIB, bytes(10), 1032 * 10 + 1025)),
+    "More than deflate can reach, in a payload that only the foreign tensor can use.",
+    LATER,
+    SIZES,
+)

@@ -154,17 +154,55 @@ png_fault("png-signature", b"\x88" + PICTURE[1:], "Another signature.")
 png_fault(
     "png-crc", PICTURE[:-1] + bytes([PICTURE[-1] ^ 1]), "A wrong chunk CRC, which a reader may skip.", EITHER, "either"
 )
-_EMPTY_PNG = png_file(MatrixShape(0, 0, 2), ())
 
 
-def _empty_png() -> bytes:
-    draft = Draft()
-    split(draft, "w", [1, 4], [[[0, 0, 0, 0]]], [[]], 2, 0, halves(*range(4)), 4)
-    draft.parts[1].codec, draft.parts[1].stored = PNG, _EMPTY_PNG
+def _without_codes(codec: int, stored: bytes) -> Callable[[], bytes]:
+    """A split block whose codes are all the background, its second payload stored like this."""
+
+    def make() -> bytes:
+        draft = Draft()
+        split(draft, "w", [1, 4], [[[0, 0, 0, 0]]], [[]], 2, 0, halves(*range(4)), 4)
+        draft.parts[1].codec, draft.parts[1].stored = codec, stored
+        return draft.build()
+
+    return make
+
+
+SIZES = "codecs.md §2"
+_EMPTY_PNG, _EMPTY_FRAME = png_file(MatrixShape(0, 0, 2), ()), zstd_raw_frame(b"", 0x20, b"\0")
+refuse("png-no-codes", BAD, _without_codes(PNG, _EMPTY_PNG), "A PNG without rows.", SIZES, PNGS, STREAMS, rows=ROWS)
+refuse("zstd-no-codes", BAD, _without_codes(ZSTD, _EMPTY_FRAME), "A frame of nothing.", SIZES, STREAMS, rows=ROWS)
+refuse("stored-no-codes", BAD, _without_codes(STORED, b"x"), "Stored bytes without raw ones.", SIZES, rows=ROWS)
+
+
+def _empty_zlib() -> bytes:
+    draft = one()
+    draft.manifest.labels = draft.stored(ZLIB, zlib.compress(b""), 0)
     return draft.build()
 
 
-refuse("png-no-codes", STREAM, _empty_png, "A PNG without rows.", PNGS, STREAMS, scope="tensor", rows=ROWS)
+refuse("zlib-no-bytes", BAD, _empty_zlib, "Labels of no bytes by zlib.", SIZES, rows=ROWS)
+
+
+# container.md §6: codecs of all payloads, then each payload's CRC-32 before its stream.
+def _codec_first() -> bytes:
+    draft = one()
+    tensor = draft.tensor("x", [128], UINT8)
+    tensor.dense.stored_dtype, tensor.dense.chunk_elements = UINT8, 64
+    tensor.dense.first_payload = draft.stored(STORED, RAW, 64, crc32=0)
+    draft.stored(9, RAW, 64)
+    return draft.build()
+
+
+refuse(
+    "codec-before-crc", "UNSUPPORTED_CODEC", _codec_first,
+    "A damaged chunk, and then one of an unknown codec: the codec is reported.",
+    "container.md §6", scope="tensor", runtime="status", rows=ROWS,
+)  # fmt: skip
+payload_fault(
+    "crc-before-stream", ZLIB, GOOD[:-5], "A damaged payload whose stream is broken too: the checksum is reported.",
+    "container.md §6", status="PAYLOAD_CHECKSUM", crc32=0,
+)  # fmt: skip
 
 
 def _labels() -> bytes:

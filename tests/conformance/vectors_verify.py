@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from mobilemodel.v1 import bundle_pb2 as pb
 from tests.conformance.builder import (
     F32,
+    FLOAT16,
     Draft,
     floats,
     halves,
@@ -33,7 +34,7 @@ def verify_fault(name: str, make: Callable[[Draft], object], about: str, *covers
     refuse(f"verify-{name}", CONTENT, build, about, *covers, scope="verify", rows=ROWS)
 
 
-WRITERS, TOTAL = "tensors.md §7", "tensors.md §5.3"
+WRITERS, TOTAL, EXACT = "tensors.md §7", "tensors.md §5.3", "tensors.md §8"
 
 
 def _scaled(tables: Sequence[float], scales: Sequence[float]) -> Callable[[Draft], None]:
@@ -92,6 +93,27 @@ verify_fault("product", _scaled((1e-20, 2), (1e-20,)), "A product below 2^-126."
 verify_fault(
     "affine-scale", lambda d: affine(d, "w", [1, 1], [[3]], 8, floats(math.inf)), "An infinite scale.", WRITERS
 )
+
+
+def _products(draft: Draft) -> None:
+    affine(draft, "a", [1, 2], [[128, 129]], 8, floats(math.inf))
+    affine(draft, "b", [1, 2], [[128, 127]], 8, floats(math.nan), dtype=FLOAT16)
+    tensor = palette(draft, "c", [3], [[0], [1], [2]], 2, halves(0, -0.0, -2), 3)
+    tensor.palette.scale_type = F32
+    put_floats(draft, tensor.palette.scales, floats(math.inf))
+
+
+verify_fault("products-nan", _products, "0 times infinity, and a NaN as a scale: NaNs that are made.", WRITERS, EXACT)
+
+
+def _past_entries(draft: Draft) -> None:
+    for name, scale in (("a", -1.0), ("b", math.inf)):
+        tensor = palette(draft, name, [1, 2], [[0, 3]], 2, halves(1, 2), 2)
+        tensor.palette.scale_type = F32
+        put_floats(draft, tensor.palette.scales, floats(scale))
+
+
+verify_fault("code-scale", _past_entries, "+0.0 of a code past the entries, times -1 and infinity.", TOTAL, WRITERS)
 verify_fault("spare-bits", _stored_bits(b"\x12\x01"), "Spare bits at the end of a row.", WRITERS, STREAMS)
 
 
@@ -118,6 +140,16 @@ def _hidden(draft: Draft) -> None:
 
 
 verify_fault("pool-bytes", _hidden, "A byte of a pool that belongs to no slice.", WRITERS)
+
+
+def _labels_in_pool(draft: Draft) -> None:
+    draft.small("w", b"cat dog bird cow", [4])
+    draft.parts[0].stored += b"\nfish"
+    draft.parts[0].raw_size += 5
+    draft.manifest.labels = 0
+
+
+verify_fault("pool-labels", _labels_in_pool, "A pool whose other bytes are those of the labels.", WRITERS)
 
 
 def _mean_nan() -> bytes:

@@ -95,3 +95,19 @@ wire(
     "A packed run of floats of five bytes.",
     described,
 )
+
+
+def _foreign() -> Draft:
+    draft = one()
+    tensor = draft.tensor("x", [2])
+    tensor.required_features.append("trellis")
+    tensor.affine.codes.depth = 8
+    return draft
+
+
+wire(
+    "foreign",
+    replaced(bytes_field(1, number_field(4, 8)), b"\x0a\x02\x24\x08"),
+    "A group in the codes of a foreign tensor: the grammar holds for it too.",
+    _foreign,
+)

@@ -24,6 +24,7 @@ from mobilemodel.errors import MobileModelError  # noqa: E402
 from tests.conformance import (  # noqa: E402
     vectors_codes,
     vectors_dense,
+    vectors_edges,
     vectors_encodings,
     vectors_files,
     vectors_invalid,
@@ -44,7 +45,7 @@ Entry = dict[str, Any]
 
 def rows() -> list[Row]:
     """All vectors that the code makes, valid ones first."""
-    valid = (vectors_files, vectors_dense, vectors_codes)
+    valid = (vectors_files, vectors_dense, vectors_codes, vectors_edges)
     invalid = (vectors_invalid, vectors_wire, vectors_manifest, vectors_encodings, vectors_streams, vectors_verify)
     out = [row for module in (*valid, *invalid) for row in module.ROWS] + vectors_streams.EITHER
     assert len({row.id for row in out}) == len(out), "an id stands twice"

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mobilemodel_converters.onnx import OnnxConverter
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 import mobilemodel as mm
@@ -22,6 +21,7 @@ from mobilemodel.errors import (
     UsageError,
 )
 from mobilemodel.wire import fields, varint
+from mobilemodel_converters.onnx import OnnxConverter
 from tests import models
 from tests.models import ROWS, W, in_function, in_if, model, tensor, value
 

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from mobilemodel_converters import find_converter, registrations
-from mobilemodel_converters.onnx import OnnxConverter, structure
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import mobilemodel as mm
@@ -20,6 +18,8 @@ from mobilemodel.audit.report import Report, TensorReport
 from mobilemodel.errors import LimitExceededError
 from mobilemodel.model import Model
 from mobilemodel.runtime import run, session
+from mobilemodel_converters import find_converter, registrations
+from mobilemodel_converters.onnx import OnnxConverter, structure
 from tests import models
 from tests.models import ROWS, W, model, tensor, value
 
@@ -323,7 +323,7 @@ def test_models_saved_by_onnx_with_external_data(tmp_path: Path) -> None:
 
 def test_nothing_private_goes_into_the_bundle(tmp_path: Path) -> None:
     """Doc strings and metadata of nodes, values and tensors, and the folder of the source."""
-    secret = "/home/somebody/train.py"
+    secret = "/export/somebody/train.py"
     made = models.in_function(True)
     made.graph.initializer.append(tensor("w", W.T))
     made.graph.node.append(helper.make_node("MatMul", ["x", "w"], ["z"]))

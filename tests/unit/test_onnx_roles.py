@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mobilemodel_converters.onnx import OnnxConverter
 from onnx import ModelProto, TensorProto, helper
 
 import mobilemodel as mm
 from mobilemodel.audit.report import Report
 from mobilemodel.model import SourceTensor
 from mobilemodel.runtime import random_inputs, run, session
+from mobilemodel_converters.onnx import OnnxConverter
 from tests import models
 from tests.models import INPUTS, OUTPUTS, Net, W, Way, model, tensor, value
 
