@@ -51,7 +51,8 @@ def test_operators_that_pass_a_value_on_are_those_of_the_text() -> None:
 
 def test_types_that_may_leave_are_those_of_the_text() -> None:
     """ "Its type is FLOAT, FLOAT16, [...] a FLOAT8 of numbers 17 to 20, INT8 or UINT8" (graph.md §2)."""
-    listed = re.search(r"^1\. Its type is ([\w, ]+), a FLOAT8 of numbers (\d+) to (\d+), (\w+) or (\w+)\.", SECTION, re.M)
+    line = r"^1\. Its type is ([\w, ]+), a FLOAT8 of numbers (\d+) to (\d+), (\w+) or (\w+)\."
+    listed = re.search(line, SECTION, re.MULTILINE)
     assert listed is not None
     numbers = {DType[name] for name in (*listed[1].split(", "), listed[4], listed[5])}
     assert numbers | set(range(int(listed[2]), int(listed[3]) + 1)) == EXTERNAL_DTYPES

@@ -158,8 +158,9 @@ def matrix_of(draft: Draft, dims: list[int], depth: int, table: bytes, **fields:
     """A palette of two entries by rows, its tables in payload 0; the fields are those of its codes."""
     tensor = draft.tensor("w", dims)
     out = tensor.palette
-    stream = {"row_axes": 1, "depth": depth, "vector": 1, "rows_per_block": 1, "first_payload": 1} | fields
-    out.codes.CopyFrom(pb.Codes(**stream))
+    out.codes.CopyFrom(pb.Codes(row_axes=1, depth=depth, vector=1, rows_per_block=1, first_payload=1))
+    for field, value in fields.items():
+        setattr(out.codes, field, value)
     out.entries, out.table_type = 2, F16
     put_floats(draft, out.tables, table)
     return tensor

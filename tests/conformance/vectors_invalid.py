@@ -151,7 +151,6 @@ refuse(
 )
 
 
-
 def _begun(manifest: bytes) -> Make:
     """A file that ends with a manifest of these bytes, which has the right checksum."""
     return lambda: framing.head(manifest, zlib.crc32(manifest)) + manifest
@@ -160,9 +159,7 @@ def _begun(manifest: bytes) -> Make:
 refuse("major-no-manifest", "MALFORMED_WIRE", _begun(b""), "A manifest without bytes.", ORDER)
 refuse("major-cut", "MALFORMED_WIRE", _begun(b"\x08\x81"), "The manifest ends within spec_major.", ORDER)
 refuse("major-not-minimal", "MALFORMED_WIRE", _begun(b"\x08\x81\x00"), "spec_major is 1, in two bytes.", ORDER)
-refuse(
-    "major-65-bits", "MALFORMED_WIRE", _begun(b"\x08" + b"\xff" * 9 + b"\x02"), "spec_major exceeds 64 bits.", ORDER
-)
+refuse("major-65-bits", "MALFORMED_WIRE", _begun(b"\x08" + b"\xff" * 9 + b"\x02"), "spec_major exceeds 64 bits.", ORDER)
 refuse(
     "major-2-32",
     "UNSUPPORTED_VERSION",

@@ -223,9 +223,7 @@ def _foreign(change: Callable[[Draft, pb.Tensor], object]) -> Make:
 
 
 LATER = "container.md §4.2"
-refuse(
-    "foreign-rank-17", "LIMIT_EXCEEDED", _foreign(lambda d, t: t.dims.extend([1] * 16)), "17 axes.", LATER, LIMITS
-)
+refuse("foreign-rank-17", "LIMIT_EXCEEDED", _foreign(lambda d, t: t.dims.extend([1] * 16)), "17 axes.", LATER, LIMITS)
 refuse("foreign-name", BAD, _foreign(lambda d, t: setattr(t, "name", "a")), "A name out of order.", LATER, FIELDS)
 refuse(
     "foreign-stored-size",
