@@ -5,6 +5,7 @@
         with open_bundle(built.data) as bundle: ...
 
 Every encoding, codec family, depth, stream, grouping and element type occurs, at odd shapes and small block sizes.
+``damaged`` is for files of any kind.
 """
 
 from __future__ import annotations
@@ -371,3 +372,12 @@ def bundles(draw: st.DrawFn, max_tensors: int = 4) -> BuiltBundle:
     data = write_bundle(drawn, family, graph=graph, labels=labels, manifest=manifest)
     ordered = tuple(sorted(drawn, key=lambda tensor: tensor.name.encode()))
     return BuiltBundle(data, ordered, family, graph, labels)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, raw: bytes) -> bytes:
+    """The bytes of any file cut short, or with one bit flipped."""
+    position = draw(st.integers(0, len(raw) - 1))
+    if draw(st.booleans()):
+        return raw[:position]
+    return raw[:position] + bytes([raw[position] ^ 1 << draw(st.integers(0, 7))]) + raw[position + 1 :]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import resource
 import subprocess
@@ -9,14 +11,19 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from mobilemodel import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples" / "digits"
+GIB = 1 << 30
+WEIGHTS = {"w": np.eye(4, dtype=np.float32)}
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+BundleMaker = Callable[..., bytes]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -75,9 +83,33 @@ def call(capsys: pytest.CaptureFixture[str]) -> Command:
     return run
 
 
+def quiet(*arguments: object) -> Outcome:
+    """Run a command within this process; whatever is raised fails the test."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([str(argument) for argument in arguments])
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def check_refused(found: Outcome, codes: tuple[int, ...]) -> None:
+    """A refusal is one error on stderr, with its status."""
+    assert found.code in codes, found
+    assert found.err.startswith("mobilemodel: ")
+    assert "]" in found.err.splitlines()[0]
+
+
 def listing(folder: Path) -> list[str]:
     """Everything in a folder, hidden files too."""
     return sorted(os.listdir(folder))
+
+
+def model_of(nodes: list[NodeProto], weights: dict[str, Any]) -> ModelProto:
+    """These nodes and weights between an input ``x`` and an output ``y`` of 1 by 4."""
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
+    initializers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "g", [value], [result], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 @pytest.fixture(scope="session")
@@ -93,9 +125,6 @@ def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of a convolution and two FC layers whose bundle has between 2 and 4 KB."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
     generator = np.random.default_rng(5)
     shapes = {"conv.w": (4, 1, 3, 3), "fc1.w": (24, 16), "fc1.b": (16,), "fc2.w": (16, 10)}
     values = {name: generator.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}

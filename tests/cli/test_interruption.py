@@ -50,6 +50,15 @@ sys.exit(cli.main(sys.argv[4:]))
 """
 STAGES = ("reading", "encoding", "writing", "comparing", "syncing", "naming")
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGKILL": -9}
+OLDER = b"an older bundle"
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Path:
+    """An output that was there before the command."""
+    out = tmp_path / "out.mm"
+    out.write_bytes(OLDER)
+    return out
 
 
 def strike(stage: str, number: str, way: str, *arguments: object) -> Outcome:
@@ -58,13 +67,11 @@ def strike(stage: str, number: str, way: str, *arguments: object) -> Outcome:
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGKILL"])
-def test_convert_leaves_nothing_behind(number: str, stage: str, tmp_path: Path) -> None:
-    out = tmp_path / "out.mm"
-    out.write_bytes(b"an older bundle")
-    found = strike(stage, number, "unnamed", "convert", MODEL, out, "--force")
+def test_convert_leaves_nothing_behind(number: str, stage: str, older: Path) -> None:
+    found = strike(stage, number, "unnamed", "convert", MODEL, older, "--force")
     assert found.code == CODES[number]
-    assert out.read_bytes() == b"an older bundle"
-    assert listing(tmp_path) == ["out.mm"]
+    assert older.read_bytes() == OLDER
+    assert listing(older.parent) == [older.name]
     if number == "SIGINT":
         assert found.err == "mobilemodel: interrupted\n"
 
@@ -78,41 +85,33 @@ def test_a_new_output_does_not_appear(number: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["writing", "syncing", "naming"])
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-def test_a_named_temporary_file_is_taken_away(number: str, stage: str, tmp_path: Path) -> None:
-    out = tmp_path / "out.mm"
-    out.write_bytes(b"an older bundle")
-    assert strike(stage, number, "named", "convert", MODEL, out, "--force").code == CODES[number]
-    assert out.read_bytes() == b"an older bundle"
-    assert listing(tmp_path) == ["out.mm"]
+def test_a_named_temporary_file_is_taken_away(number: str, stage: str, older: Path) -> None:
+    assert strike(stage, number, "named", "convert", MODEL, older, "--force").code == CODES[number]
+    assert older.read_bytes() == OLDER
+    assert listing(older.parent) == [older.name]
 
 
-def test_killed_with_a_named_temporary_file_only_that_is_left(tmp_path: Path) -> None:
-    out = tmp_path / "out.mm"
-    out.write_bytes(b"an older bundle")
-    assert strike("writing", "SIGKILL", "named", "convert", MODEL, out, "--force").code == -signal.SIGKILL
-    assert out.read_bytes() == b"an older bundle"
-    left = [name for name in listing(tmp_path) if name != "out.mm"]
+def test_killed_with_a_named_temporary_file_only_that_is_left(older: Path) -> None:
+    assert strike("writing", "SIGKILL", "named", "convert", MODEL, older, "--force").code == -signal.SIGKILL
+    assert older.read_bytes() == OLDER
+    left = [name for name in listing(older.parent) if name != older.name]
     assert len(left) == 1
     assert left[0].startswith(".mobilemodel-")
     assert left[0].endswith(".tmp")
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-def test_between_naming_and_replacing(number: str, tmp_path: Path) -> None:
-    out = tmp_path / "out.mm"
-    out.write_bytes(b"an older bundle")
-    assert strike("replacing", number, "unnamed", "convert", MODEL, out, "--force").code == CODES[number]
-    assert out.read_bytes() == b"an older bundle"
-    assert listing(tmp_path) == ["out.mm"]
+def test_between_naming_and_replacing(number: str, older: Path) -> None:
+    assert strike("replacing", number, "unnamed", "convert", MODEL, older, "--force").code == CODES[number]
+    assert older.read_bytes() == OLDER
+    assert listing(older.parent) == [older.name]
 
 
-def test_killed_between_naming_and_replacing_what_is_left_is_hidden_and_whole(tmp_path: Path) -> None:
-    out = tmp_path / "out.mm"
-    out.write_bytes(b"an older bundle")
-    assert strike("replacing", "SIGKILL", "unnamed", "convert", MODEL, out, "--force").code == -signal.SIGKILL
-    assert out.read_bytes() == b"an older bundle"
-    (left,) = [name for name in listing(tmp_path) if name != "out.mm"]
-    with mm.open(tmp_path / left) as bundle:
+def test_killed_between_naming_and_replacing_what_is_left_is_hidden_and_whole(older: Path) -> None:
+    assert strike("replacing", "SIGKILL", "unnamed", "convert", MODEL, older, "--force").code == -signal.SIGKILL
+    assert older.read_bytes() == OLDER
+    (left,) = [name for name in listing(older.parent) if name != older.name]
+    with mm.open(older.with_name(left)) as bundle:
         bundle.verify()
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from mobilemodel.errors import LimitExceededError, MalformedSourceError, MobileModelError, UsageError
 from mobilemodel.runtime import Data, prepare, read_data
 from mobilemodel.v1 import bundle_pb2 as pb
+from tests.strategies import damaged
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (7, 5, 4, 3), np.uint8)
 CLASSES = np.array([0, 1, 2, 0, 1, 2, 0])
@@ -282,12 +283,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
 @given(st.data())
 def test_damaged_archives_are_refused_or_read(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = npz(tmp_path_factory.mktemp("damaged") / "a.npz", x=PICTURES, y=CLASSES)
-    raw = bytearray(path.read_bytes())
-    if data.draw(st.booleans()):
-        del raw[data.draw(st.integers(0, len(raw) - 1)) :]
-    else:
-        raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    path.write_bytes(raw)
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
     try:
         found = read_data(path)
     except MobileModelError:

@@ -13,45 +13,14 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 import mobilemodel as mm
-from mobilemodel.errors import (
-    LimitExceededError,
-    MalformedSourceError,
-    MobileModelError,
-    UnsupportedSourceError,
-    UsageError,
-)
+from mobilemodel.errors import MalformedSourceError, MobileModelError, UnsupportedSourceError, UsageError
 from mobilemodel.wire import fields, varint
 from mobilemodel_converters.onnx import OnnxConverter
 from tests import models
+from tests.conversions import attempt, outside, plain
 from tests.models import ROWS, W, in_function, in_if, model, tensor, value
 
 Change = Callable[[ModelProto], None]
-
-
-def attempt(raw: bytes, folder: Path, scheme: str = "kmeans-4") -> MobileModelError | None:
-    """Convert; None where it works. The file is named as ONNX, so that its content is looked at in any case."""
-    source = folder / "hostile.onnx"
-    source.write_bytes(raw)
-    try:
-        mm.convert(source, folder / "out.mm", scheme=scheme, options=mm.ConvertOptions(force=True, converter="onnx"))
-    except MobileModelError as error:
-        check_error(error)
-        return error
-    return None
-
-
-def check_error(error: MobileModelError) -> None:
-    text = str(error)
-    assert error.file is not None
-    assert "hostile.onnx" in error.file
-    assert error.exit_code in (2, 3, 4), text
-    assert len(text) < 3000
-    assert all(character.isprintable() or character == "\n" for character in text), repr(text)
-    assert not isinstance(error, (LimitExceededError,)) or error.expected
-
-
-def plain() -> ModelProto:
-    return models.fc_ways()["MatMul, right"].model
 
 
 def small() -> bytes:
@@ -298,73 +267,6 @@ def test_names_that_are_not_utf_8(raw: bytes, tmp_path: Path) -> None:
     made = model([helper.make_node("MatMul", ["x", "NAME"], ["y"])], [ROWS], [tensor("NAME", W.T)]).SerializeToString()
     error = attempt(made.replace(b"NAME", raw), tmp_path)
     assert isinstance(error, MalformedSourceError)
-
-
-# --- external data ---
-
-
-def outside(location: str, offset: str = "0", length: str | None = "960", dims: tuple[int, ...] = (20, 12)) -> bytes:
-    made = plain()
-    proto = made.graph.initializer[0]
-    proto.ClearField("raw_data")
-    proto.dims[:] = dims
-    proto.data_location = TensorProto.EXTERNAL
-    for key, text in (("location", location), ("offset", offset), ("length", length)):
-        if text is not None:
-            proto.external_data.add(key=key, value=text)
-    return made.SerializeToString()
-
-
-@pytest.fixture
-def sandbox(tmp_path: Path) -> Path:
-    """A model's folder, with ways out of it: links to a file and a folder outside, a loop, a pipe and a directory."""
-    folder = tmp_path / "model"
-    (folder / "sub").mkdir(parents=True)
-    (tmp_path / "secret.bin").write_bytes(bytes(4096))
-    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
-    (folder / "linked").symlink_to(tmp_path)
-    (folder / "loop").symlink_to("loop")
-    (folder / "zero").symlink_to("/dev/zero")
-    (folder / "good.bin").write_bytes(bytes(960))
-    (folder / "inner.bin").symlink_to("good.bin")
-    os.mkfifo(folder / "pipe")
-    return folder
-
-
-@pytest.mark.parametrize(
-    "location",
-    ["/etc/hostname", "../secret.bin", "sub/../../secret.bin", "link.bin", "linked/secret.bin", "zero", "/dev/zero",
-     "", "a\0b", "C:\\windows\\win.ini", "\\\\host\\share", "\\secret"],
-)  # fmt: skip
-def test_external_data_outside_of_the_folder_are_refused(location: str, sandbox: Path) -> None:
-    assert isinstance(attempt(outside(location), sandbox), UnsupportedSourceError)
-
-
-@pytest.mark.parametrize(
-    "location", ["missing.bin", "sub", "pipe", "loop", ".", "good.bin/x", "n" * 100_000, "\x1b[2J"]
-)
-def test_external_data_that_are_no_file_are_refused(location: str, sandbox: Path) -> None:
-    assert isinstance(attempt(outside(location), sandbox), MalformedSourceError)
-
-
-def test_links_within_the_folder_are_fine(sandbox: Path) -> None:
-    for location in ("good.bin", "inner.bin", "sub/../good.bin"):
-        assert attempt(outside(location), sandbox) is None
-
-
-@pytest.mark.parametrize(
-    ("offset", "length", "dims"),
-    [
-        ("1", "960", (20, 12)), ("-1", "960", (20, 12)), ("9" * 5000, "960", (20, 12)), ("0x0", "960", (20, 12)),
-        ("18446744073709551615", "960", (20, 12)), ("0", "-960", (20, 12)), ("0", "961", (20, 12)),
-        ("0", "959", (20, 12)), ("0", "", (20, 12)), ("", "960", (20, 12)), ("0", "٩٦٠", (20, 12)),
-        ("0", None, (21, 12)), ("0", None, (2**20, 2**19)), ("0", str(2**41), (2**20, 2**19)), ("961", "0", (0, 12)),
-    ],
-)  # fmt: skip
-def test_external_data_that_do_not_fit_are_refused(
-    offset: str, length: str | None, dims: tuple[int, ...], sandbox: Path
-) -> None:
-    assert isinstance(attempt(outside("good.bin", offset, length, dims), sandbox), MalformedSourceError)
 
 
 # --- what is no model ---

@@ -1,4 +1,4 @@
-"""What leaves the graph and what stays, and that every value comes back bit for bit (spec/graph.md)."""
+"""What leaves the graph and what stays, and that the rest of the model is as it was (spec/graph.md)."""
 
 from __future__ import annotations
 
@@ -8,40 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper
 
 import mobilemodel as mm
-from mobilemodel import dtypes
-from mobilemodel.audit.report import Report, TensorReport
-from mobilemodel.errors import LimitExceededError
 from mobilemodel.model import Model
 from mobilemodel.runtime import run, session
 from mobilemodel_converters import find_converter, registrations
-from mobilemodel_converters.onnx import OnnxConverter, structure
+from mobilemodel_converters.onnx import OnnxConverter
 from tests import models
+from tests.conversions import convert, exported, report_of
 from tests.models import ROWS, W, model, tensor, value
-
-KNOWN = [number for number in range(1, 30) if dtypes.is_known(number)]
-OUTSIDE = {1, 2, 3, 10, 11, 16, 17, 18, 19, 20}
-"""spec/graph.md §2, rule 1"""
-
-
-def convert(made: ModelProto, folder: Path, scheme: str = "lossless") -> dict[str, TensorReport]:
-    return {row.name: row for row in report_of(made, folder, scheme).tensors}
-
-
-def report_of(made: ModelProto, folder: Path, scheme: str = "lossless") -> Report:
-    source = folder / "model.onnx"
-    source.write_bytes(made.SerializeToString())
-    return mm.convert(source, folder / "out.mm", scheme=scheme, options=mm.ConvertOptions(force=True))
-
-
-def exported(folder: Path) -> ModelProto:
-    with mm.open(folder / "out.mm") as bundle:
-        mm.export(bundle, folder / "back.onnx", force=True)
-    return ModelProto.FromString((folder / "back.onnx").read_bytes())
 
 
 def load(made: ModelProto | bytes, folder: Path) -> Model:
@@ -50,105 +27,6 @@ def load(made: ModelProto | bytes, folder: Path) -> Model:
     loaded = OnnxConverter().load([source])
     loaded.close()
     return loaded
-
-
-def raw_of(proto: TensorProto) -> bytes:
-    return proto.raw_data or numpy_helper.to_array(proto).tobytes()
-
-
-def every_pattern(dtype: int, dims: tuple[int, ...]) -> TensorProto:
-    """A tensor of random bytes: NaN payloads, signalling ones too, subnormals, infinities."""
-    size = dtypes.raw_size(dtype, int(np.prod(dims)))
-    raw = np.random.default_rng(dtype).integers(0, 2 if dtype == 9 else 256, size, np.uint8).tobytes()
-    return TensorProto(name="w", data_type=dtype, dims=dims, raw_data=raw)
-
-
-def gather(proto: TensorProto) -> ModelProto:
-    """Any type can be gathered from."""
-    nodes = [helper.make_node("Gather", ["w", "ids"], ["y"])]
-    return model(nodes, [value("ids", [2], TensorProto.INT64)], [proto], outputs=[value("y", None, proto.data_type)])
-
-
-@pytest.mark.parametrize("dims", [(6, 40), (600, 50)], ids=["small", "left in the file"])
-@pytest.mark.parametrize("dtype", KNOWN, ids=dtypes.name)
-def test_every_type_comes_back_bit_for_bit(dtype: int, dims: tuple[int, ...], tmp_path: Path) -> None:
-    proto = every_pattern(dtype, dims)
-    row = convert(gather(proto), tmp_path)["w"]
-    assert (row.encoding != "graph") == (dtype in OUTSIDE)
-    assert raw_of(exported(tmp_path).graph.initializer[0]) == proto.raw_data
-    if dtype in OUTSIDE:
-        with mm.open(tmp_path / "out.mm") as bundle:
-            assert bytes(bundle["w"].raw()) == proto.raw_data
-
-
-@pytest.mark.parametrize("scheme", ["fp16", "int8", "kmeans-4", "mixed-4-8"])
-@pytest.mark.parametrize("dtype", [number for number in KNOWN if number not in (1, 10)], ids=dtypes.name)
-def test_types_that_no_scheme_quantizes_come_back_bit_for_bit(dtype: int, scheme: str, tmp_path: Path) -> None:
-    proto = every_pattern(dtype, (6, 40))
-    row = convert(gather(proto), tmp_path, scheme)["w"]
-    assert row.reason
-    assert raw_of(exported(tmp_path).graph.initializer[0]) == proto.raw_data
-
-
-# What a TensorProto may hold outside of raw_data, as its own bytes: the float fields keep signalling NaNs.
-SIGNALLING = [0x7F800001, 0xFFBFFFFF, 0x7FC12345, 0x00000001, 0x80000000, 0x3F800000] * 4
-
-
-def test_signalling_nans_in_float_data_keep_their_payload(tmp_path: Path) -> None:
-    raw = np.array(SIGNALLING, "<u4").tobytes()
-    proto = TensorProto(name="w", data_type=1, dims=[4, 6])
-    proto.MergeFromString(b"\x22" + bytes([len(raw)]) + raw)
-    assert not proto.HasField("raw_data")
-    convert(gather(proto), tmp_path)
-    with mm.open(tmp_path / "out.mm") as bundle:
-        assert bytes(bundle["w"].raw()) == raw
-
-
-@pytest.mark.parametrize("dtype", [2, 3, 10, 11, 16, 17, 18, 19, 20], ids=dtypes.name)
-def test_values_in_typed_fields(dtype: int, tmp_path: Path) -> None:
-    """int32_data holds the bits of halves and bytes."""
-    raw = every_pattern(dtype, (5, 8)).raw_data
-    if dtype == 11:
-        raw = np.random.default_rng(0).standard_normal((5, 8)).tobytes()
-        proto = TensorProto(name="w", data_type=dtype, dims=[5, 8], double_data=np.frombuffer(raw, "<f8"))
-    else:
-        kind = {2: "u1", 3: "i1"}.get(dtype, "<u2" if dtype in (10, 16) else "u1")
-        proto = TensorProto(name="w", data_type=dtype, dims=[5, 8], int32_data=np.frombuffer(raw, kind))
-    convert(gather(proto), tmp_path)
-    with mm.open(tmp_path / "out.mm") as bundle:
-        assert bytes(bundle["w"].raw()) == raw
-
-
-@pytest.mark.parametrize("large", [False, True], ids=["small", "left in the file"])
-def test_unpacked_float_data(large: bool, tmp_path: Path) -> None:
-    """Each value a field of its own, as old writers did: protobuf takes both forms."""
-    values = np.random.default_rng(0).standard_normal((200, 100) if large else (4, 5)).astype("<f4")
-    unpacked = b"".join(b"\x25" + item.tobytes() for item in values.reshape(-1))
-    proto = TensorProto(name="w", data_type=1, dims=values.shape).SerializeToString() + unpacked
-    frame = gather(tensor("w", values))
-    del frame.graph.initializer[:]
-    graph = frame.graph.SerializeToString() + b"\x2a" + _varint(len(proto)) + proto
-    frame.ClearField("graph")
-    source = tmp_path / "model.onnx"
-    source.write_bytes(frame.SerializeToString() + b"\x3a" + _varint(len(graph)) + graph)
-    mm.convert(source, tmp_path / "out.mm", scheme="lossless")
-    with mm.open(tmp_path / "out.mm") as bundle:
-        assert np.array_equal(bundle["w"].numpy(), values)
-
-
-def _varint(number: int) -> bytes:
-    from mobilemodel.wire import varint
-
-    return varint(number)
-
-
-def test_scalars_and_empty_tensors(tmp_path: Path) -> None:
-    for dims in ((), (0, 4), (4, 0), (1,), (1, 1)):
-        proto = tensor("w", np.ones(dims, np.float32))
-        made = model([helper.make_node("Add", ["x", "w"], ["y"])], [value("x", list(dims))], [proto])
-        for scheme in ("lossless", "fp16", "kmeans-4", "int8"):
-            assert list(convert(made, tmp_path, scheme)) == ["w"]
-            assert raw_of(exported(tmp_path).graph.initializer[0]) == raw_of(proto)
 
 
 Change = Callable[[ModelProto], None]
@@ -257,67 +135,6 @@ def test_odd_names_that_the_format_takes(name: str, tmp_path: Path) -> None:
     assert convert(made, tmp_path, "kmeans-4")[name].encoding == "palette"
 
 
-# --- external data ---
-
-
-def external(folder: Path, location: str = "weights.bin", **changes: str) -> ModelProto:
-    """The weight as external data, 64 bytes into a file."""
-    made = models.fc_ways()["MatMul, right"].model
-    proto = made.graph.initializer[0]
-    raw = proto.raw_data
-    proto.ClearField("raw_data")
-    proto.data_location = TensorProto.EXTERNAL
-    for key, text in ({"location": location, "offset": "64", "length": str(len(raw))} | changes).items():
-        proto.external_data.add(key=key, value=text)
-    target = folder / location
-    target.parent.mkdir(exist_ok=True)
-    target.write_bytes(bytes(64) + raw + b"more")
-    return made
-
-
-@pytest.mark.parametrize("location", ["weights.bin", "sub/weights.bin", "./weights.bin", "mobilemodel"])
-@pytest.mark.parametrize("scheme", ["lossless", "kmeans-4"])
-def test_external_data(location: str, scheme: str, tmp_path: Path) -> None:
-    made = external(tmp_path, location)
-    convert(made, tmp_path, scheme)
-    with mm.open(tmp_path / "out.mm") as bundle:
-        assert np.array_equal(bundle["w"].numpy(), W.T)
-        assert [source.file_name for source in bundle.manifest.sources] == ["model.onnx", Path(location).name]
-    assert exported(tmp_path).graph.initializer[0].raw_data == W.T.tobytes()
-
-
-@pytest.mark.parametrize("location", ["weights.bin", "mobilemodel"])
-def test_external_data_that_stay_in_the_graph_are_taken_in(location: str, tmp_path: Path) -> None:
-    """Also where a source calls its file as a bundle's graph calls the bundle."""
-    made = external(tmp_path, location)
-    made.graph.node.append(helper.make_node("Identity", ["w"], ["z"]))
-    made.graph.output.append(value("z"))
-    assert convert(made, tmp_path, "kmeans-4")["w"].encoding == "graph"
-    proto = exported(tmp_path).graph.initializer[0]
-    assert (proto.raw_data, len(proto.external_data)) == (W.T.tobytes(), 0)
-
-
-def test_external_data_in_attributes_and_sparse_tensors_are_taken_in(tmp_path: Path) -> None:
-    made = external(tmp_path)
-    outside = TensorProto()
-    outside.CopyFrom(made.graph.initializer[0])
-    made.graph.node.append(helper.make_node("Constant", [], ["c"], value=outside))
-    values = TensorProto(name="s", data_type=1, dims=[2], data_location=TensorProto.EXTERNAL)
-    values.external_data.add(key="location", value="weights.bin")
-    made.graph.sparse_initializer.append(helper.make_sparse_tensor(values, tensor("", np.array([1, 2])), [8]))
-    convert(made, tmp_path)
-    assert not [item for item in structure.all_tensors(exported(tmp_path)) if item.data_location]
-
-
-def test_models_saved_by_onnx_with_external_data(tmp_path: Path) -> None:
-    made = models.alexnet()
-    weights = {item.name: item.raw_data for item in made.graph.initializer}
-    onnx.save_model(made, tmp_path / "model.onnx", save_as_external_data=True, size_threshold=0, location="all.data")
-    mm.convert(tmp_path / "model.onnx", tmp_path / "out.mm", scheme="lossless")
-    with mm.open(tmp_path / "out.mm") as bundle:
-        assert {name: bytes(item.raw()) for name, item in bundle.items()} == weights
-
-
 # --- privacy ---
 
 
@@ -395,16 +212,6 @@ def test_a_sequence_input_is_no_tensor(tmp_path: Path) -> None:
     sequence = helper.make_tensor_sequence_value_info("x", 1, None)
     made = model([helper.make_node("SequenceLength", ["x"], ["y"])], [sequence], [])
     assert [(v.name, v.dtype) for v in load(made, tmp_path).inputs] == [("x", 0)]
-
-
-def test_values_too_large_for_a_graph_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mobilemodel_converters.onnx import build
-
-    made = external(tmp_path)
-    made.graph.output.append(value("w"))
-    monkeypatch.setattr(build, "FORMAT_LIMITS", mm.Limits(graph=100))
-    with pytest.raises(LimitExceededError, match="values that stay in the graph"):
-        convert(made, tmp_path)
 
 
 def test_the_converter_is_found_by_content_and_by_name(tmp_path: Path) -> None:

@@ -203,18 +203,26 @@ def test_verify_against_the_source(scheme: str, tmp_path: Path, weights: dict[st
         assert len(alone.made) == 3
 
 
+def alter_encoded(monkeypatch: pytest.MonkeyPatch, change: Callable[[pb.Tensor], None]) -> None:
+    """What a convert that lies would write: each tensor is changed after it was encoded."""
+
+    def encode(writer: Any, out: pb.Tensor, *rest: Any) -> Outcome:
+        outcome = encode_tensor(writer, out, *rest)
+        change(out)
+        return outcome
+
+    monkeypatch.setattr(convert_module, "encode_tensor", encode)
+
+
 def test_verify_finds_a_loss_that_is_not_the_one_recorded(
     tmp_path: Path, weights: dict[str, np.ndarray[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = gemm_model(tmp_path / "a.onnx", weights)
-    real = encode_tensor
 
-    def boast(writer: Any, out: pb.Tensor, *rest: Any) -> Outcome:
-        outcome = real(writer, out, *rest)
+    def boast(out: pb.Tensor) -> None:
         out.loss.sqnr_millidb += 20
-        return outcome
 
-    monkeypatch.setattr(convert_module, "encode_tensor", boast)
+    alter_encoded(monkeypatch, boast)
     with converted(source, tmp_path, "palette-4") as bundle, pytest.raises(CheckFailedError, match="recorded loss"):
         verify(bundle, [source])
 
@@ -223,14 +231,11 @@ def test_verify_finds_a_loss_that_is_not_recorded(
     tmp_path: Path, weights: dict[str, np.ndarray[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = gemm_model(tmp_path / "a.onnx", weights)
-    real = encode_tensor
 
-    def conceal(writer: Any, out: pb.Tensor, *rest: Any) -> Outcome:
-        outcome = real(writer, out, *rest)
+    def conceal(out: pb.Tensor) -> None:
         out.ClearField("loss")
-        return outcome
 
-    monkeypatch.setattr(convert_module, "encode_tensor", conceal)
+    alter_encoded(monkeypatch, conceal)
     with converted(source, tmp_path, "fp16") as bundle, pytest.raises(CheckFailedError, match="not bit-identical"):
         verify(bundle, [source])
 
