@@ -280,7 +280,8 @@ def cross_entropy(logits: Floats, classes: Classes) -> tuple[float, Floats]:
     log_prob = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     gradient = np.exp(log_prob)
     gradient[rows, classes] -= 1
-    return -float(log_prob[rows, classes].mean()), gradient / np.float32(len(classes))
+    gradient /= len(classes)
+    return -float(log_prob[rows, classes].mean()), gradient
 
 
 def top1(network: list[Layer], pictures: Pixels, classes: Classes) -> float:

@@ -270,10 +270,9 @@ def _random_array(value: ValueInfoProto, generator: np.random.Generator, batch: 
         return generator.standard_normal(shape).astype(dtype)
     if dtype.kind == "b":
         return generator.integers(2, size=shape).astype(dtype)
-    if dtype.itemsize == 1:
-        limits = np.iinfo(dtype)
-        return generator.integers(limits.min, limits.max, size=shape, dtype=dtype, endpoint=True)
-    return generator.integers(8, size=shape, dtype=dtype)
+    limits = np.iinfo(dtype) if dtype.itemsize == 1 else None
+    low, high = (limits.min, limits.max) if limits is not None else (0, 7)
+    return np.asarray(generator.integers(low, high, size=shape, dtype=dtype, endpoint=True))
 
 
 _STRING = 8
