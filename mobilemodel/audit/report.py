@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 SCHEMA = "mobilemodel.report/1"
+STORED_SCHEMA = "mobilemodel.decisions/1"
 _LONGEST_NAME = 40
 """columns that a table gives to names; a longer one stands on a line of its own"""
 
@@ -64,6 +65,8 @@ class Report:
     file_bytes: int
     graph_bytes: int
     """stored bytes of the graph"""
+    other_bytes: int
+    """stored bytes of labels, mean pictures and the report that the bundle keeps"""
     manifest_bytes: int
     """the manifest and the framing: everything that is neither tensor nor graph, labels, mean or report"""
     tensors: tuple[TensorReport, ...]
@@ -91,7 +94,7 @@ def report_json(report: Report) -> str:
 def stored_report(scheme: str, rows: Sequence[tuple[str, str, str, str]], notes: Sequence[str]) -> bytes:
     """The part of a report that a bundle keeps: name, role, decision and reason of each tensor."""
     tensors = [{"name": n, "role": r, "decision": d, "reason": why} for n, r, d, why in rows]
-    content = {"schema": SCHEMA, "scheme": scheme, "tensors": tensors, "notes": list(notes)}
+    content = {"schema": STORED_SCHEMA, "scheme": scheme, "tensors": tensors, "notes": list(notes)}
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
@@ -148,8 +151,8 @@ def report_text(report: Report) -> str:
     text = table(header, rows, frozenset((0, 1, 2, 3, 8)))
     ratio = report.source_bytes / report.file_bytes
     text += (
-        f"\n\ntensors {sum(t.stored_bytes for t in stored):,}, graph {report.graph_bytes:,}, manifest and framing "
-        f"{report.manifest_bytes:,} bytes\ntotal {report.file_bytes:,} bytes ({size_text(report.file_bytes)}), "
+        f"\n\ntensors {sum(t.stored_bytes for t in stored):,}, graph {report.graph_bytes:,}, labels and report "
+        f"{report.other_bytes:,}, manifest and framing {report.manifest_bytes:,} bytes\ntotal {report.file_bytes:,} bytes ({size_text(report.file_bytes)}), "
         f"{_ratio_text(ratio)} {report.source_bytes:,} bytes of tensors"
     )
     if report.baseline_bytes is not None:

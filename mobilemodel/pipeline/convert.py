@@ -228,6 +228,7 @@ class _Conversion:
         rows.sort(key=lambda row: rank[row.name])
         inline = self._inline()
         graph = bundle.manifest.payloads[bundle.manifest.graph].stored_size
+        other = sum(bundle.manifest.payloads[index].stored_size for index in _other_payloads(bundle.manifest))
         payloads = sum(entry.stored_size for entry in bundle.manifest.payloads)
         return Report(
             scheme=self.plan.name,
@@ -235,6 +236,7 @@ class _Conversion:
             source_bytes=sum(row.raw_bytes for row in (*rows, *inline)),
             file_bytes=bundle.size,
             graph_bytes=graph,
+            other_bytes=other,
             manifest_bytes=bundle.size - payloads,
             tensors=(*rows, *inline),
             baseline_bytes=baseline_size(bundle) if bundle.profile == "full" else None,
@@ -264,6 +266,12 @@ class _Conversion:
                 continue
             predicted += predicted_size(weights, _HINT_ENTRIES) + _PALETTE_ENTRY - alone[tensor.name].stored_bytes
         return Hint(HINT_SCHEME, round(predicted)) if predicted < 0.95 * size else None
+
+
+def _other_payloads(manifest: pb.Manifest) -> list[int]:
+    """The payloads that are neither tensors' nor the graph's."""
+    found = [step.mean_picture.payload for step in manifest.preprocessing if step.HasField("mean_picture")]
+    return found + [getattr(manifest, name) for name in ("labels", "report") if manifest.HasField(name)]
 
 
 def _new_manifest(model: Model, plan: Plan, options: ConvertOptions) -> pb.Manifest:

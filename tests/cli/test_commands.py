@@ -261,9 +261,11 @@ def test_json_output_is_documented(tmp_path: Path, digits_bundle: Path, call: Co
         "verify": ("verify", digits_bundle, "--against", MODEL, "--json"),
         "converters": ("converters", "--json"),
     }
+    contents = [json.loads(call(*arguments).out) for arguments in printed.values()]
+    with mm.open(digits_bundle) as bundle:
+        contents.append(bundle.report() or {})
     seen = set()
-    for arguments in printed.values():
-        content = json.loads(call(*arguments).out)
+    for content in contents:
         section = sections[content["schema"]]
         seen.add(content["schema"])
         for step in content.get("preprocessing", []):

@@ -26,7 +26,7 @@ ROW = TensorReport(
     reason="palette of 16",
 )  # fmt: skip
 REPORT = Report(
-    scheme="mixed-4-8", profile="full", source_bytes=800, file_bytes=400, graph_bytes=100, manifest_bytes=202,
+    scheme="mixed-4-8", profile="full", source_bytes=800, file_bytes=400, graph_bytes=100, other_bytes=0, manifest_bytes=202,
     tensors=(ROW,),
 )  # fmt: skip
 
@@ -100,7 +100,7 @@ def test_json_is_whole_and_strict() -> None:
 def test_the_stored_report_is_the_same_bytes_every_time() -> None:
     rows = [("a", "fc", "kept", "")]
     assert stored_report("fp16", rows, ["n"]) == (
-        b'{"notes":["n"],"schema":"mobilemodel.report/1","scheme":"fp16","tensors":'
+        b'{"notes":["n"],"schema":"mobilemodel.decisions/1","scheme":"fp16","tensors":'
         b'[{"decision":"kept","name":"a","reason":"","role":"fc"}]}'
     )
 
