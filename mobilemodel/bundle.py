@@ -78,6 +78,7 @@ class Tensor:
 
     @property
     def decoded_bytes(self) -> int:
+        """Bytes of ``raw()``."""
         return dtypes.raw_size(self._message.dtype, self.elements)
 
     @property
@@ -88,21 +89,22 @@ class Tensor:
     @cached_property
     def stored_bytes(self) -> int:
         """Bytes in the file: whole payloads, and of shared pools the tensor's share by raw size, rounded up."""
-        plan = self._plan()
+        plan = self._plan
         total = sum(self._source.entry(use.payload).stored_size for use in plan.uses)
         for piece in plan.slices:
             entry = self._source.entry(piece.payload)
-            total += -(-entry.stored_size * piece.size // entry.raw_size) if entry.raw_size else 0
+            total += layout.ceil_div(entry.stored_size * piece.size, entry.raw_size) if entry.raw_size else 0
         return total
 
     @property
     def bits_per_weight(self) -> float:
+        """Stored bits for each element; 0 for a tensor without elements."""
         return 8 * self.stored_bytes / self.elements if self.elements else 0.0
 
     @property
     def bits(self) -> int:
         """Bits that name one code, or of one stored value of a dense tensor."""
-        plan = self._plan()
+        plan = self._plan
         if plan.codes is None:
             return dtypes.bits(self._message.dense.stored_dtype)
         return plan.codes.depth
@@ -110,7 +112,7 @@ class Tensor:
     @property
     def codecs(self) -> tuple[int, ...]:
         """The codec numbers of the tensor's payloads, ascending, each once."""
-        plan = self._plan()
+        plan = self._plan
         indices = [use.payload for use in plan.uses] + [piece.payload for piece in plan.slices]
         return tuple(sorted({self._source.entry(index).codec for index in indices}))
 
@@ -126,31 +128,39 @@ class Tensor:
         return self._decoding(lambda: tensors.decode_raw(self._source, self._message))
 
     def indices(self) -> Array:
-        """The codes of a palette or affine tensor, rows x codes_per_row (spec/tensors.md §3)."""
+        """The codes of a palette or affine tensor: R x N, the smallest unsigned type for them (spec/tensors.md §3).
+
+        Raises UnsupportedEncodingError for a dense tensor, else as ``numpy``; so do ``scales`` and ``zeros``.
+        """
         codes = self._codes()
-        blocks = [use.payload for use in self._plan().uses]
+        blocks = [use.payload for use in self._plan.uses]
         return self._decoding(lambda: matrix.read_codes(self._source, codes), blocks)
 
     def tables(self) -> Array:
-        """The tables of a palette, tables x entries x vector, in their stored type."""
+        """The tables of a palette: tables x entries x vector, float16 or float32 as they are stored.
+
+        Raises UnsupportedEncodingError for another encoding, else as ``numpy``.
+        """
         codes, message = self._codes(), self._message.palette
         if self.encoding != "palette":
             raise UnsupportedEncodingError("the tensor has no tables", tensor=self.name, found=self.encoding)
         return self._decoding(lambda: palette.read_tables(self._source, message, codes), [message.tables.payload])
 
     def scales(self) -> Array | None:
-        """The scales of a palette or affine tensor in their stored type; None where a palette has none."""
+        """The scale of each group of a palette or affine tensor: flat, float16 or float32 as they are stored.
+
+        None where a palette has none.
+        """
         self._codes()
         if self.encoding == "affine":
             message = self._message.affine
             return self._decoding(lambda: affine.read_scales(self._source, message), [message.scales.payload])
-        piece, kind = self._message.palette.scales, self._message.palette.scale_type
-        if not self._message.palette.HasField("scales"):
-            return None
-        return self._decoding(lambda: palette.read_floats(self._source, piece, kind), [piece.payload])
+        stored = self._message.palette
+        used = [stored.scales.payload] if stored.HasField("scales") else []
+        return self._decoding(lambda: palette.read_scales(self._source, stored), used)
 
     def zeros(self) -> Array | None:
-        """The zero points of an affine tensor; None for a palette."""
+        """The zero point of each group of an affine tensor, flat, uint8 or at depth 16 uint16; None for a palette."""
         codes, message = self._codes(), self._message.affine
         if self.encoding == "palette":
             return None
@@ -162,11 +172,12 @@ class Tensor:
         self._decoding(lambda: tensors.verify(self._source, self._message))
 
     def _codes(self) -> layout.CodesLayout:
-        codes = self._plan().codes
+        codes = self._plan.codes
         if codes is None:
             raise UnsupportedEncodingError("the tensor has no codes", tensor=self.name, found=self.encoding)
         return codes
 
+    @cached_property
     def _plan(self) -> layout.TensorLayout:
         try:
             for feature in self._message.required_features:
@@ -178,7 +189,7 @@ class Tensor:
 
     def _decoding(self, work: Callable[[], T], used: Iterable[int] | None = None) -> T:
         """Do ``work``, which reads the payloads ``used`` (None: all of the tensor), once their codecs are known."""
-        plan = self._plan()
+        plan = self._plan
         if used is None:
             used = [use.payload for use in plan.uses] + [piece.payload for piece in plan.slices]
         try:
@@ -202,6 +213,7 @@ class Bundle(Mapping[str, Tensor]):
         self.file = file
         self._source = payloads.PoolCache(container)
         self._index = {message.name: message for message in container.manifest.tensors}
+        self._tensors: dict[str, Tensor] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -212,10 +224,17 @@ class Bundle(Mapping[str, Tensor]):
         self.close()
 
     def __getitem__(self, name: str) -> Tensor:
-        try:
-            return Tensor(self._source, self._index[name], self.file)
-        except KeyError:
-            raise TensorNotFoundError("no such tensor", file=self.file, tensor=name) from None
+        if name not in self._index:
+            raise TensorNotFoundError("no such tensor", file=self.file, tensor=name)
+        if name not in self._tensors:
+            self._tensors[name] = Tensor(self._source, self._index[name], self.file)
+        return self._tensors[name]
+
+    def __eq__(self, other: object) -> bool:
+        """A bundle is equal to itself alone: comparing values would decode them."""
+        return self is other
+
+    __hash__ = object.__hash__
 
     def __contains__(self, name: object) -> bool:
         return name in self._index
@@ -249,7 +268,11 @@ class Bundle(Mapping[str, Tensor]):
         return "full" if any(entry.codec == pb.CODEC_ZSTD for entry in self.manifest.payloads) else "baseline"
 
     def graph(self) -> bytes | None:
-        """The serialised onnx.ModelProto, its weights external by name; None where the bundle has no graph."""
+        """The serialised onnx.ModelProto, its weights external by name; None where the bundle has no graph.
+
+        Raises PayloadChecksumError, MalformedStreamError or UnsupportedCodecError for a payload that cannot be read; so
+        do ``labels``, ``report`` and ``mean_picture``, the first two also MalformedContentError.
+        """
         return self._payload("graph") if self.manifest.HasField("graph") else None
 
     def labels(self) -> tuple[str, ...]:

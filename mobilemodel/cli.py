@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from mobilemodel.errors import MobileModelError, escape
 
 if TYPE_CHECKING:
+    from mobilemodel.bundle import Bundle
     from mobilemodel.pipeline import Verification
 
 EXIT_CODES = """\
@@ -216,7 +217,7 @@ def _add_export(commands: Commands[argparse.ArgumentParser]) -> None:
 def _convert(options: argparse.Namespace) -> int:
     from mobilemodel.audit.report import report_json, report_text
     from mobilemodel.pipeline import ConvertOptions, PreprocessingOptions, convert
-    from mobilemodel.pipeline.preprocessing import read_labels
+    from mobilemodel.pipeline.labels import read_labels
 
     wanted = PreprocessingOptions(options.mean, options.scale, options.channels, options.resize, options.crop)
     step, mean_picture = wanted.message() if wanted.given else (None, b"")
@@ -283,7 +284,19 @@ def _export(options: argparse.Namespace) -> int:
     with mobilemodel.open(options.bundle) as bundle:
         for path in export(bundle, options.file, force=options.force):
             print(escape(path, 4096))
+        inside = 0 if options.file.lower().endswith(".onnx") else _left_in_graph(bundle)
+    if inside:
+        _talk(f"{inside} tensors that stayed in the graph are not in this file; the .onnx export has them")
     return 0
+
+
+def _left_in_graph(bundle: Bundle) -> int:
+    """How many tensors of the source the bundle's own report names that are not among its tensors."""
+    try:
+        rows = (bundle.report() or {}).get("tensors")
+    except MobileModelError:
+        return 0
+    return sum(isinstance(row, dict) and row.get("name") not in bundle for row in rows) if isinstance(rows, list) else 0
 
 
 def _converters(options: argparse.Namespace) -> int:

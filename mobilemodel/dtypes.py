@@ -44,6 +44,9 @@ class DType(IntEnum):
     INT2 = 26
 
 
+QUANTIZABLE = frozenset((DType.FLOAT, DType.FLOAT16))
+"""what palette and affine tensors decode to (spec/tensors.md §5, §6)"""
+
 _BITS = {
     DType.FLOAT: 32, DType.UINT8: 8, DType.INT8: 8, DType.UINT16: 16, DType.INT16: 16, DType.INT32: 32,
     DType.INT64: 64, DType.BOOL: 8, DType.FLOAT16: 16, DType.DOUBLE: 64, DType.UINT32: 32, DType.UINT64: 64,
@@ -68,6 +71,11 @@ _EXTENDED = {
 def is_known(number: int) -> bool:
     """Whether ``number`` is an element type that a bundle can hold."""
     return number in _BITS
+
+
+def is_native(number: int) -> bool:
+    """Whether numpy itself has the element type; all others come from ml_dtypes."""
+    return number in _NATIVE
 
 
 def bits(dtype: int) -> int:

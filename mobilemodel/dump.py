@@ -20,6 +20,7 @@ from mobilemodel.bundle import Bundle, Tensor, open_bundle
 from mobilemodel.container.validate import is_foreign
 from mobilemodel.encodings.payloads import read_bytes
 from mobilemodel.errors import MobileModelError
+from mobilemodel.layout import elements_of
 from mobilemodel.v1 import bundle_pb2 as pb
 
 FIRST = 8
@@ -177,7 +178,7 @@ def _shown(raw: bytes, bits: int, shape: Sequence[int], *, complex_parts: bool =
     return {
         "shape": [str(dim) for dim in shape],
         "sha256": hashlib.sha256(raw).hexdigest(),
-        "first": _first(raw, bits, int(np.prod(shape, dtype=np.int64)), complex_parts),
+        "first": _first(raw, bits, elements_of(shape), complex_parts),
     }
 
 

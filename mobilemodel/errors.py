@@ -72,11 +72,7 @@ class MobileModelError(Exception):
         if self.expected is not None:
             text += f": expected {escape(str(self.expected))}"
         if self.found is not None:
-            text += (
-                f", found {escape(str(self.found))}"
-                if self.expected is not None
-                else f": found {escape(str(self.found))}"
-            )
+            text += f"{':' if self.expected is None else ','} found {escape(str(self.found))}"
         text += f" [{self.status}]"
         return f"{text}\n  {self.advice}" if self.advice else text
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from mobilemodel import dtypes
-from mobilemodel.bundle import Bundle, Tensor
+from mobilemodel.bundle import Bundle, Tensor, open_bundle
 from mobilemodel.dtypes import DType
 from mobilemodel.errors import MalformedContentError, MobileModelError, OutputError, UnsupportedSourceError, UsageError
 from mobilemodel.files import OutputFile, same_file
@@ -31,8 +31,8 @@ _SAFETENSORS_TYPES = {
 }  # fmt: skip
 
 
-def export(bundle: Bundle, path: str | os.PathLike[str], *, force: bool = False) -> list[str]:
-    """Write a bundle's content in the format that the suffix names; return the paths written.
+def export(bundle: Bundle | str | os.PathLike[str], path: str | os.PathLike[str], *, force: bool = False) -> list[str]:
+    """Write a bundle's content, given open or by its path, in the format that the suffix names; return the paths.
 
     ``.onnx``: the graph with its weights inside, or in ``PATH.data`` beside it where the model exceeds 2 GiB.
     ``.npz``: the tensors by name; bfloat16 and float8, which numpy lacks, as their bits in unsigned integers, and
@@ -41,6 +41,9 @@ def export(bundle: Bundle, path: str | os.PathLike[str], *, force: bool = False)
     Raises UsageError for another suffix, UnsupportedSourceError where the format cannot hold the bundle,
     OutputExistsError, OutputError.
     """
+    if not isinstance(bundle, Bundle):
+        with open_bundle(bundle) as opened:
+            return export(opened, path, force=force)
     writers: dict[str, Callable[[Bundle, Path, bool], list[str]]] = {
         ".onnx": _export_onnx,
         ".npz": _export_npz,
@@ -130,9 +133,10 @@ def _write(file: BinaryIO, raw: bytes | bytearray | memoryview, path: Path) -> N
 
 
 def _plain_array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    """The values in a type that numpy's own files hold: bfloat16 and float8 as their bits, sub-byte types as int8."""
+    """The values in a type that numpy's own files hold: bfloat16 and float8 as their bits, sub-byte types as one
+    uint8 each."""
     array = tensor.numpy()
-    if array.dtype.kind != "V" and array.dtype.isbuiltin == 1:
+    if dtypes.is_native(tensor.dtype_number):
         return array
     if dtypes.bits(tensor.dtype_number) >= 8:
         return array.view(f"<u{array.dtype.itemsize}")

@@ -328,9 +328,6 @@ def check_dense(dense: pb.Dense, dtype: int, dims: Sequence[int], limits: Limits
     return [PayloadRun(dense.first_payload, count, 1, size, last, matrix=False)]
 
 
-PALETTE_DTYPES = (dtypes.DType.FLOAT, dtypes.DType.FLOAT16)
-
-
 @dataclass(frozen=True)
 class TensorLayout:
     """What a tensor takes from the payloads: whole payloads, and slices of others."""
@@ -360,7 +357,7 @@ def tensor_layout(tensor: pb.Tensor, limits: Limits = FORMAT_LIMITS) -> TensorLa
         runs = check_dense(tensor.dense, tensor.dtype, tensor.dims, limits)
         small = (tensor.dense.small,) if tensor.dense.HasField("small") else ()
         return TensorLayout(tuple(runs), small, None)
-    if tensor.dtype not in PALETTE_DTYPES:
+    if tensor.dtype not in dtypes.QUANTIZABLE:
         raise MalformedManifestError(f"element type of a {encoding} tensor", expected="1 or 10", found=tensor.dtype)
     slices: tuple[pb.Slice, ...]
     if encoding == "palette":

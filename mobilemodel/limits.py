@@ -25,7 +25,9 @@ class Limits:
     manifest: int = 16 * MIB
     """bytes of the manifest"""
     tensors: int = 65_535
+    """tensors of the manifest"""
     payloads: int = 65_535
+    """payloads of the file, and of one tensor"""
     rank: int = 16
     """axes of a tensor or a view"""
     elements: int = 2**31 - 1
@@ -43,10 +45,13 @@ class Limits:
     graph: int = 2**31 - 1
     """raw bytes of the graph"""
     labels: int = 16 * MIB
+    """raw bytes of the class names"""
     mean: int = 64 * MIB
+    """raw bytes of a mean picture"""
     picture_side: int = 16_384
     """pixels along one side of a resize, a crop or a mean picture"""
     report: int = 16 * MIB
+    """raw bytes of the conversion report"""
     entries: int = 65_536
     """entries of a table"""
     vector: int = 256

@@ -6,17 +6,20 @@ A converter reads one source format and makes one ``Model``; everything after it
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mobilemodel import dtypes
 from mobilemodel.layout import elements_of
 from mobilemodel.v1 import bundle_pb2 as pb
 
 Buffer = bytes | bytearray | memoryview
+GRAPH_LOCATION = "mobilemodel"
+"""where a bundle's graph says that the values of its external initializers lie (spec/graph.md §3)"""
 
 
 class Role(Enum):
@@ -81,6 +84,11 @@ class SourceTensor:
     def elements(self) -> int:
         return elements_of(self.dims)
 
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of ``read()``."""
+        return dtypes.raw_size(self.dtype, self.elements)
+
 
 @dataclass(frozen=True)
 class InlineTensor:
@@ -91,6 +99,9 @@ class InlineTensor:
     dims: tuple[int, ...]
     raw_bytes: int
     reason: str
+    role: Role = Role.OTHER
+    operator: str = ""
+    """type of the node that uses it as a weight, as of a SourceTensor"""
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,7 @@ class Model:
     labels: tuple[str, ...] = ()
     licence: str = ""
     description: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     """what the user should know about the import, one sentence each"""
     close: Callable[[], None] = lambda: None
     """let go of the source files"""

@@ -13,6 +13,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 from mobilemodel.errors import LimitExceededError, MalformedWireError
+from mobilemodel.limits import FORMAT_LIMITS
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
@@ -155,7 +156,7 @@ def _rules(descriptor: Descriptor) -> dict[int, _Rule]:
 
 
 def check_grammar(
-    data: Buffer, start: int, end: int, descriptor: Descriptor, nesting: int, messages: int = 2**20
+    data: Buffer, start: int, end: int, descriptor: Descriptor, nesting: int, messages: int = FORMAT_LIMITS.messages
 ) -> int:
     """Check that ``data[start:end]`` is a message of ``descriptor`` in the strict form of spec/container.md §5.
 

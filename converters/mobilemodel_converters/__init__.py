@@ -48,9 +48,15 @@ class Registration:
     provider: str
 
     def load(self) -> Converter:
-        """Import the converter's module and make it."""
+        """Import the converter's module and make it. Raises UsageError where its package cannot be used."""
         module, _, attribute = self.target.partition(":")
-        converter: Converter = getattr(import_module(module), attribute)()
+        try:
+            converter: Converter = getattr(import_module(module), attribute)()
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"the converter '{self.name}' of the package '{self.provider}' cannot be loaded", found=error,
+                advice="Mend or remove the package; --from NAME goes straight to another converter.",
+            ) from None  # fmt: skip
         return converter
 
 

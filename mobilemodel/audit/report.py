@@ -152,7 +152,8 @@ def report_text(report: Report) -> str:
     ratio = report.source_bytes / report.file_bytes
     text += (
         f"\n\ntensors {sum(t.stored_bytes for t in stored):,}, graph {report.graph_bytes:,}, labels and report "
-        f"{report.other_bytes:,}, manifest and framing {report.manifest_bytes:,} bytes\ntotal {report.file_bytes:,} bytes ({size_text(report.file_bytes)}), "
+        f"{report.other_bytes:,}, manifest and framing {report.manifest_bytes:,} bytes\n"
+        f"total {report.file_bytes:,} bytes ({size_text(report.file_bytes)}), "
         f"{_ratio_text(ratio)} {report.source_bytes:,} bytes of tensors"
     )
     if report.baseline_bytes is not None:

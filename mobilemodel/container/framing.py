@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mobilemodel.wire import varint, varint_size
 
 MAGIC = bytes.fromhex("0D4D4D4231")
-MAGIC_VALUE = 0x31424D4D
 CRC_TAG = 0x15
 MANIFEST_TAG = 0x1A
 PADDING_TAG = 0x22
@@ -31,6 +30,11 @@ class Frame:
     def offset(self) -> int:
         """Position of the payload's first byte, a multiple of 64."""
         return self.start + self.padding + 1 + varint_size(self.payload_size)
+
+    @property
+    def end(self) -> int:
+        """Position after the payload's last byte."""
+        return self.offset + self.payload_size
 
     def content(self) -> bytes:
         """The frame's bytes: padding field, payload tag, payload length."""
@@ -65,7 +69,7 @@ def frames(manifest_size: int, payload_sizes: Iterable[int]) -> list[Frame]:
     out = []
     for size in payload_sizes:
         out.append(frame(position, size))
-        position = out[-1].offset + size
+        position = out[-1].end
     return out
 
 
@@ -75,5 +79,9 @@ def file_size(manifest_size: int, payload_sizes: Iterable[int]) -> int:
     >>> file_size(100, [10])
     138
     """
-    placed = frames(manifest_size, payload_sizes)
-    return placed[-1].offset + placed[-1].payload_size if placed else head_size(manifest_size)
+    return end_of(manifest_size, frames(manifest_size, payload_sizes))
+
+
+def end_of(manifest_size: int, placed: Sequence[Frame]) -> int:
+    """Position where the last payload ends, or the manifest where there is none: ``file_size`` of known frames."""
+    return placed[-1].end if placed else head_size(manifest_size)

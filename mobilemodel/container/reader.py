@@ -36,11 +36,12 @@ class Container:
         self, data: memoryview, manifest: pb.Manifest, manifest_size: int, mapping: mmap.mmap | None = None
     ) -> None:
         self.manifest = manifest
+        self.manifest_size = manifest_size
+        """bytes of the manifest"""
         self._data: memoryview | None = data
         self._mapping = mapping
         self._frames = framing.frames(manifest_size, [entry.stored_size for entry in manifest.payloads])
         self._checked = bytearray(len(self._frames))
-        self._manifest_size = manifest_size
 
     def __enter__(self) -> Self:
         return self
@@ -72,10 +73,6 @@ class Container:
         """Bytes of the whole file."""
         return int(self.manifest.file_size)
 
-    @property
-    def manifest_size(self) -> int:
-        return self._manifest_size
-
     def entry(self, index: int) -> pb.Payload:
         """The manifest's entry of payload ``index``."""
         return self.manifest.payloads[index]
@@ -87,7 +84,7 @@ class Container:
         damaged.
         """
         place = self._frames[index]
-        view = self.data[place.offset : place.offset + place.payload_size]
+        view = self.data[place.offset : place.end]
         if not self._checked[index]:
             self.check_frame(index)
             found = zlib.crc32(view)

@@ -28,7 +28,6 @@ from mobilemodel.v1 import bundle_pb2 as pb
 from mobilemodel.wire import Buffer, check_grammar, fields, read_varint
 
 SPEC_MAJOR = 1
-SPEC_MINOR = 0
 KNOWN_FEATURES: frozenset[str] = frozenset()
 """format 1.0 names no feature"""
 _ENTRY_SIZE = 29
@@ -162,7 +161,7 @@ def _check_places(manifest: pb.Manifest, raw: Buffer, size: int) -> None:
             )
     sizes = [entry.stored_size for entry in entries]
     placed = framing.frames(len(raw), sizes)
-    expected = placed[-1].offset + placed[-1].payload_size if placed else framing.head_size(len(raw))
+    expected = framing.end_of(len(raw), placed)
     if not manifest.HasField("spec_minor") or not manifest.HasField("file_size"):
         raise MalformedManifestError("spec_minor or file_size is missing")
     if manifest.file_size != expected:

@@ -105,7 +105,7 @@ def place_payloads(manifest: pb.Manifest, spool: Spool) -> bytes:
     placed = framing.frames(size, [payload.stored_size for payload in spool.payloads])
     for entry, place in zip(manifest.payloads, placed, strict=True):
         entry.offset = place.offset
-    manifest.file_size = placed[-1].offset + placed[-1].payload_size if placed else framing.head_size(size)
+    manifest.file_size = framing.end_of(size, placed)
     if size > FORMAT_LIMITS.manifest:
         raise LimitExceededError("the manifest", expected=f"at most {FORMAT_LIMITS.manifest} bytes", found=size)
     if manifest.file_size > FORMAT_LIMITS.file:
@@ -130,7 +130,7 @@ def write_container(out: BinaryIO, manifest: pb.Manifest, spool: Spool) -> int:
             out.write(place.content())
             for piece in pieces:
                 out.write(piece)
-            position = place.offset + payload.stored_size
+            position = place.end
         out.flush()
     except OSError as error:
         raise OutputError(f"cannot write: {error.strerror}") from None

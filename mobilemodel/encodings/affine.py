@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from mobilemodel.encodings import matrix
 from mobilemodel.encodings.packing import Codes
-from mobilemodel.encodings.palette import group_index
 from mobilemodel.encodings.payloads import PayloadSource, PayloadWriter, read_slice
 from mobilemodel.layout import CodesLayout
 from mobilemodel.v1 import bundle_pb2 as pb
@@ -36,7 +35,7 @@ def decode_blocks(source: PayloadSource, affine: pb.Affine, layout: CodesLayout)
     scales = read_scales(source, affine)
     zeros = read_zeros(source, affine, layout).astype(np.int32)
     for first_row, codes in matrix.read_blocks(source, layout):
-        groups = group_index(layout, affine.by, first_row, len(codes))
+        groups = matrix.group_index(layout, affine.by, first_row, len(codes))
         shape = (len(codes), layout.segments, layout.subvectors)
         steps = codes.reshape(shape).astype(np.int32) - zeros[groups][:, None, :]
         values = steps.astype(np.float32)

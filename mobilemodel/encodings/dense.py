@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -81,26 +82,28 @@ def encode(
     if len(raw) <= SMALL_DENSE:
         writer.add_piece(bytes(raw), out.small)
         return
-    width = dtypes.bits(stored_dtype)
-    item = width // 8
+    item = dtypes.bits(stored_dtype) // 8
     out.chunk_elements = chunk_elements
     size = dtypes.raw_size(stored_dtype, chunk_elements)
     view = memoryview(raw).cast("B")
     chunks = [view[start : start + size] for start in range(0, len(view), size)]
-    if item >= 2:
-        as_planes = _encode_planes(writer, chunks[0], item, len(chunks[0]) == size)[1]
-        out.byte_planes = len(as_planes) < len(writer.encode_bytes(chunks[0], Effort.QUICK)[1])
-    indices = []
-    for chunk in chunks:
-        encode_chunk = _encode_planes if out.byte_planes else _encode_values
-        codec, stored = encode_chunk(writer, chunk, item, len(chunk) == size)
-        indices.append(writer.sink.add(stored, codec, len(chunk)))
+    planes = item if item >= 2 else 0
+    first = _encode_chunk(writer, chunks[0], size, planes)
+    if planes and len(first[1]) >= len(writer.encode_bytes(chunks[0], Effort.QUICK)[1]):
+        planes = 0
+        first = _encode_chunk(writer, chunks[0], size, planes)
+    out.byte_planes = planes > 0
+    encoded = chain((first,), (_encode_chunk(writer, chunk, size, planes) for chunk in chunks[1:]))
+    indices = [
+        writer.sink.add(stored, codec, len(chunk)) for chunk, (codec, stored) in zip(chunks, encoded, strict=True)
+    ]
     out.first_payload = indices[0]
 
 
-def _encode_values(writer: PayloadWriter, chunk: memoryview, _item: int, whole: bool) -> tuple[int, bytes]:
-    return writer.encode_bytes(chunk, Effort.QUICK if whole else Effort.THOROUGH)
-
-
-def _encode_planes(writer: PayloadWriter, chunk: memoryview, item: int, whole: bool) -> tuple[int, bytes]:
-    return writer.encode_bytes(to_planes(chunk, item), Effort.QUICK if whole else Effort.THOROUGH, len(chunk) // item)
+def _encode_chunk(writer: PayloadWriter, chunk: memoryview, whole: int, planes: int) -> tuple[int, bytes]:
+    """Codec and stored bytes of a chunk, as so many byte planes (0: as it is); all encoder settings are tried on one
+    that is shorter than ``whole`` bytes, of which a tensor has no more than one."""
+    effort = Effort.QUICK if len(chunk) == whole else Effort.THOROUGH
+    if planes:
+        return writer.encode_bytes(to_planes(chunk, planes), effort, len(chunk) // planes)
+    return writer.encode_bytes(chunk, effort)

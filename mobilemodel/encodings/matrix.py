@@ -36,10 +36,19 @@ def to_matrix(array: Array, view: Sequence[int], perm: Sequence[int], row_axes: 
     return permuted.reshape(rows, layouts.elements_of(permuted.shape[row_axes:]))
 
 
-def from_matrix(matrix: Array, layout: CodesLayout, dims: Sequence[int]) -> Array:
-    """Bring a rows x columns matrix back into the tensor's order: the inverse of ``to_matrix``."""
-    permuted = matrix.reshape([layout.view[axis] for axis in layout.perm])
-    return np.ascontiguousarray(permuted.transpose(np.argsort(layout.perm))).reshape(tuple(dims))
+def from_matrix(matrix: Array, view: Sequence[int], perm: Sequence[int], dims: Sequence[int]) -> Array:
+    """Bring a rows x columns matrix back into the order of ``dims``, contiguous: the inverse of ``to_matrix``."""
+    sizes = tuple(view) or tuple(dims)
+    viewed = matrix.reshape([sizes[axis] for axis in perm]).transpose(np.argsort(perm)) if perm else matrix
+    return np.ascontiguousarray(viewed).reshape(tuple(dims))
+
+
+def group_index(layout: CodesLayout, by: pb.Grouping, first_row: int, rows: int) -> npt.NDArray[np.int64]:
+    """The table of each (row, sub-vector) of a block: t = (r div Gr) ceil(S / Gc) + s div Gc."""
+    row_group, col_group = layout.group_sizes(by)
+    across = layouts.ceil_div(layout.subvectors, col_group)
+    down = (np.arange(first_row, first_row + rows) // row_group) * across
+    return down[:, None] + np.arange(layout.subvectors) // col_group
 
 
 def read_blocks(source: PayloadSource, layout: CodesLayout, *, strict: bool = False) -> Iterator[tuple[int, Codes]]:
@@ -151,9 +160,9 @@ def write_codes(
         counts += np.bincount(codes[start : start + out.rows_per_block].reshape(-1), minlength=entries)
     bits = entropy_bits(counts)
     effort = Effort.THOROUGH if bits < THOROUGH_BELOW else Effort.QUICK
-    plain = _EncodedStream(writer)
+    stream = _EncodedStream(writer)
     for block in _row_blocks(codes, out.rows_per_block):
-        plain.add(packing.pack(block, out.depth), codes_shape(len(block), columns, out.depth), effort)
+        stream.add(packing.pack(block, out.depth), codes_shape(len(block), columns, out.depth), effort)
     background = int(counts.argmax())
     # A code that makes up more than half takes a whole bit in a Huffman code: pruned layers of 3 bit and more.
     if may_split and entries > 1 and (bits < SPLIT_BELOW or 2 * int(counts[background]) > codes.size):
@@ -161,10 +170,10 @@ def write_codes(
         # Its codes may be narrower, and its planes need long blocks: each block brings its own Huffman tables.
         rows_per_block = _rows_per_block(rows, columns, depth, block_bytes)
         split = _encode_split(writer, codes, rows_per_block, background, depth)
-        if split.size < plain.size:
+        if split.size < stream.size:
             out.split, out.background, out.depth, out.rows_per_block = True, background, depth, rows_per_block
-            plain = split
-    out.first_payload = plain.write()
+            stream = split
+    out.first_payload = stream.write()
 
 
 def _rows_per_block(rows: int, columns: int, depth: int, block_bytes: int) -> int:
@@ -213,5 +222,6 @@ class _EncodedStream:
         self.size += len(stored) + 64
 
     def write(self) -> int:
-        first = [self._writer.sink.add(stored, codec, raw_size) for codec, stored, raw_size in self._payloads]
-        return first[0]
+        """Add the payloads; return the index of the first."""
+        indices = [self._writer.sink.add(stored, codec, raw_size) for codec, stored, raw_size in self._payloads]
+        return indices[0]

@@ -18,14 +18,18 @@ Float32 = npt.NDArray[np.float32]
 _TYPES: dict[int, str] = {pb.FLOAT_TYPE_F16: "<f2", pb.FLOAT_TYPE_F32: "<f4"}
 
 
-def read_floats(source: PayloadSource, piece: pb.Slice, float_type: int) -> npt.NDArray[Any]:
-    """The values of a table or of scales in their stored type, flat."""
+def _read_floats(source: PayloadSource, piece: pb.Slice, float_type: int) -> npt.NDArray[Any]:
     return np.frombuffer(read_slice(source, piece), _TYPES[float_type]).copy()
 
 
 def read_tables(source: PayloadSource, palette: pb.Palette, layout: CodesLayout) -> npt.NDArray[Any]:
     """All tables in their stored type: tables x entries x vector."""
-    return read_floats(source, palette.tables, palette.table_type).reshape(-1, palette.entries, layout.vector)
+    return _read_floats(source, palette.tables, palette.table_type).reshape(-1, palette.entries, layout.vector)
+
+
+def read_scales(source: PayloadSource, palette: pb.Palette) -> npt.NDArray[Any] | None:
+    """The scale of each group in its stored type, flat; None for a palette without scales."""
+    return _read_floats(source, palette.scales, palette.scale_type) if palette.HasField("scales") else None
 
 
 def decode_blocks(source: PayloadSource, palette: pb.Palette, layout: CodesLayout) -> Iterator[tuple[int, Float32]]:
@@ -36,9 +40,8 @@ def decode_blocks(source: PayloadSource, palette: pb.Palette, layout: CodesLayou
     # Tables of a damaged bundle may hold signalling NaNs and infinities: they decode, and `verify` reports them.
     with np.errstate(all="ignore"):
         tables = read_tables(source, palette, layout).astype(np.float32)
-        scales = None
-        if palette.HasField("scales"):
-            scales = read_floats(source, palette.scales, palette.scale_type).astype(np.float32)
+        stored_scales = read_scales(source, palette)
+        scales = None if stored_scales is None else stored_scales.astype(np.float32)
     simple = len(tables) == 1 and layout.vector == 1 and scales is None
     lookup = np.zeros(max(layout.index_range, palette.entries), np.float32)
     if simple:
@@ -57,23 +60,15 @@ def _decode_block(
     indices = codes.reshape(rows, layout.segments, layout.subvectors).astype(np.int64)
     over = indices >= palette.entries
     np.minimum(indices, palette.entries - 1, out=indices)
-    indices += palette.entries * group_index(layout, palette.tables_by, first_row, rows)[:, None, :]
+    indices += palette.entries * matrix.group_index(layout, palette.tables_by, first_row, rows)[:, None, :]
     values = tables.reshape(-1, layout.vector)[indices]
     if over.any():
         values[over] = 0.0
     if scales is not None:
         with np.errstate(all="ignore"):
-            values *= scales[group_index(layout, palette.scales_by, first_row, rows)][:, None, :, None]
+            values *= scales[matrix.group_index(layout, palette.scales_by, first_row, rows)][:, None, :, None]
     spread = values.reshape(rows, layout.segments, layout.subvectors * layout.vector)
     return np.ascontiguousarray(spread[:, :, : layout.segment]).reshape(rows, layout.columns)
-
-
-def group_index(layout: CodesLayout, by: pb.Grouping, first_row: int, rows: int) -> npt.NDArray[np.int64]:
-    """The table of each (row, sub-vector) of a block: t = (r div Gr) ceil(S / Gc) + s div Gc."""
-    row_group, col_group = layout.group_sizes(by)
-    across = -(-layout.subvectors // col_group)
-    down = (np.arange(first_row, first_row + rows) // row_group) * across
-    return down[:, None] + np.arange(layout.subvectors) // col_group
 
 
 def encode(

@@ -7,7 +7,7 @@ from typing import Protocol
 from mobilemodel import codecs
 from mobilemodel.codecs import Effort, Family
 from mobilemodel.errors import MalformedStreamError
-from mobilemodel.layout import MatrixShape
+from mobilemodel.layout import MatrixShape, ceil_div
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.v1 import bundle_pb2 as pb
 
@@ -107,7 +107,7 @@ class PayloadWriter:
         if len(raw) > FORMAT_LIMITS.pool:
             piece.payload = self.add_bytes(raw, Effort.THOROUGH)
             return
-        start = -(-len(self._pool) // 16) * 16
+        start = 16 * ceil_div(len(self._pool), 16)
         if start + len(raw) > FORMAT_LIMITS.pool:
             self.flush()
             start = 0

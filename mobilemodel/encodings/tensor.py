@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from mobilemodel import dtypes
 from mobilemodel.encodings import affine, dense, matrix, palette
-from mobilemodel.encodings.packing import Codes
 from mobilemodel.encodings.payloads import PayloadSource
 from mobilemodel.errors import MalformedContentError
 from mobilemodel.layout import CodesLayout, elements_of, tensor_layout
@@ -37,12 +36,11 @@ def decode(source: PayloadSource, tensor: pb.Tensor) -> npt.NDArray[Any]:
     if codes is None:
         raw = dense.decode(source, tensor.dense, tensor.dtype, tensor.dims)
         return dtypes.from_raw(raw, tensor.dtype, tuple(tensor.dims))
-    kind = np.dtype("<f2" if tensor.dtype == dtypes.DType.FLOAT16 else "<f4")
-    out = np.empty((codes.rows, codes.columns), kind)
+    out = np.empty((codes.rows, codes.columns), dtypes.numpy_dtype(tensor.dtype))
     for first_row, values in decode_blocks(source, tensor, codes):
         with np.errstate(all="ignore"):
             out[first_row : first_row + len(values)] = values
-    return matrix.from_matrix(out, codes, tensor.dims)
+    return matrix.from_matrix(out, codes.view, codes.perm, tensor.dims)
 
 
 def decode_blocks(source: PayloadSource, tensor: pb.Tensor, codes: CodesLayout) -> Iterator[tuple[int, Any]]:
@@ -53,26 +51,22 @@ def decode_blocks(source: PayloadSource, tensor: pb.Tensor, codes: CodesLayout) 
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """A palette or affine tensor without its arithmetic: codes (rows x codes_per_row) and what they name."""
+class Parameters:
+    """What the codes of a palette or affine tensor name, in its stored type."""
 
-    codes: Codes
     tables: npt.NDArray[Any] | None
-    """palette: tables x entries x vector, in their stored type"""
+    """palette: tables x entries x vector"""
     scales: npt.NDArray[Any] | None
     zeros: npt.NDArray[Any] | None
 
 
-def read_parameters(source: PayloadSource, tensor: pb.Tensor, codes: CodesLayout) -> Quantized:
-    """Tables, scales and zero points of a palette or affine tensor; its codes are left out (empty)."""
-    none = np.empty((0, 0), np.uint8)
+def read_parameters(source: PayloadSource, tensor: pb.Tensor, codes: CodesLayout) -> Parameters:
+    """Tables, scales and zero points of a palette or affine tensor."""
     if tensor.WhichOneof("encoding") == "affine":
         zeros = affine.read_zeros(source, tensor.affine, codes)
-        return Quantized(none, None, affine.read_scales(source, tensor.affine), zeros)
-    scales = None
-    if tensor.palette.HasField("scales"):
-        scales = palette.read_floats(source, tensor.palette.scales, tensor.palette.scale_type)
-    return Quantized(none, palette.read_tables(source, tensor.palette, codes), scales, None)
+        return Parameters(None, affine.read_scales(source, tensor.affine), zeros)
+    scales = palette.read_scales(source, tensor.palette)
+    return Parameters(palette.read_tables(source, tensor.palette, codes), scales, None)
 
 
 def verify(source: PayloadSource, tensor: pb.Tensor) -> None:
@@ -99,7 +93,7 @@ def verify(source: PayloadSource, tensor: pb.Tensor) -> None:
             _verify_products(tensor.palette, codes, parameters, first_row, len(block))
 
 
-def _verify_parameters(parameters: Quantized) -> None:
+def _verify_parameters(parameters: Parameters) -> None:
     if parameters.tables is not None and not np.isfinite(parameters.tables).all():
         raise MalformedContentError("a table holds a value that is not finite")
     if parameters.scales is not None:
@@ -108,14 +102,16 @@ def _verify_parameters(parameters: Quantized) -> None:
             raise MalformedContentError("a scale is not finite, positive and normal")
 
 
-def _verify_products(message: pb.Palette, codes: CodesLayout, parameters: Quantized, first_row: int, rows: int) -> None:
+def _verify_products(
+    message: pb.Palette, codes: CodesLayout, parameters: Parameters, first_row: int, rows: int
+) -> None:
     """Each table's smallest value but 0, times each scale that meets it: float64 holds the product exactly."""
     assert parameters.tables is not None
     assert parameters.scales is not None
     sizes = np.abs(parameters.tables.astype(np.float64)).reshape(len(parameters.tables), -1)
     smallest = np.where(sizes > 0, sizes, np.inf).min(axis=1)
     scales = parameters.scales.astype(np.float64)
-    table_of = palette.group_index(codes, message.tables_by, first_row, rows)
-    scale_of = palette.group_index(codes, message.scales_by, first_row, rows)
+    table_of = matrix.group_index(codes, message.tables_by, first_row, rows)
+    scale_of = matrix.group_index(codes, message.scales_by, first_row, rows)
     if (smallest[table_of] * scales[scale_of] < SMALLEST_NORMAL).any():
         raise MalformedContentError("an entry times its scale is smaller than 2^-126")

@@ -14,14 +14,15 @@ from mobilemodel import dtypes
 from mobilemodel.audit.predict import baseline_size
 from mobilemodel.audit.report import Hint, Report, TensorReport, preprocessing_text, stored_report
 from mobilemodel.bundle import Bundle, open_bundle
-from mobilemodel.errors import CheckFailedError, LimitExceededError, MobileModelError, OutputError, UsageError
+from mobilemodel.errors import CheckFailedError, MobileModelError, OutputError, UsageError
 from mobilemodel.files import OutputFile, same_file
-from mobilemodel.layout import elements_of
 from mobilemodel.limits import FORMAT_LIMITS
-from mobilemodel.model import WEIGHT_ROLES, Model, Role, SourceTensor
-from mobilemodel.pipeline.preprocessing import labels_text, placed
+from mobilemodel.model import WEIGHT_ROLES, InlineTensor, Model, Role, SourceTensor
+from mobilemodel.pipeline.labels import labels_text
+from mobilemodel.pipeline.oversize import refuse_oversize
+from mobilemodel.pipeline.preprocessing import placed
 from mobilemodel.quantize import rules
-from mobilemodel.quantize.apply import KEPT, Outcome, encode_tensor
+from mobilemodel.quantize.apply import DECLINED, KEPT, Outcome, encode_tensor
 from mobilemodel.quantize.codebook import predicted_size
 from mobilemodel.quantize.plan import Plan, fc_weight_count, load_plan
 from mobilemodel.v1 import bundle_pb2 as pb
@@ -132,7 +133,7 @@ class _Conversion:
         self.outcomes: dict[str, Outcome] = {}
 
     def run(self) -> Report:
-        _refuse_oversize(self.chosen)
+        refuse_oversize(self.chosen)
         self._write_surroundings()
         self._write_tensors()
         self._write_report()
@@ -163,7 +164,7 @@ class _Conversion:
             self.manifest.preprocessing[-1].mean_picture.payload = self.writer.add(self.options.mean_picture)
 
     def _write_tensors(self) -> None:
-        total = sum(dtypes.raw_size(t.dtype, t.elements) for t, _ in self.chosen)
+        total = sum(tensor.raw_bytes for tensor, _ in self.chosen)
         done = 0
         for tensor, rule in self.chosen:
             self.options.progress(f"encoding {tensor.name}", done, total)
@@ -172,7 +173,7 @@ class _Conversion:
                 self.outcomes[tensor.name] = encode_tensor(self.writer.payloads, added, tensor, rule)
             except MobileModelError as error:
                 raise error.within(tensor=tensor.name) from None
-            done += dtypes.raw_size(tensor.dtype, tensor.elements)
+            done += tensor.raw_bytes
 
     def _write_report(self) -> None:
         rows = []
@@ -207,19 +208,26 @@ class _Conversion:
         """What stays in the graph: by the format's rule, or a constant that the scheme does not touch."""
         names = {tensor.name for tensor, _ in self.chosen}
         rows = [
-            (t.name, t.dims, t.dtype, dtypes.raw_size(t.dtype, t.elements), t.role.value, t.operator,
+            (t.name, t.dims, t.dtype, t.raw_bytes, t.role.value, t.operator,
              "a constant that the scheme does not touch")
             for t in self.model.tensors
             if t.name not in names
         ]  # fmt: skip
-        rows += [(i.name, i.dims, i.dtype, i.raw_bytes, "other", "", i.reason) for i in self.model.inline]
+        rows += [(i.name, i.dims, i.dtype, i.raw_bytes, i.role.value, i.operator, i.reason) for i in self.model.inline]
+        wanted = {inline.name for inline in self.model.inline if self._would_touch(inline)}
         return [
             TensorReport(
                 name, dims, dtypes.name(dtype), role, operator, encoding="graph", bits=0, bits_per_weight=0.0,
-                stored_bytes=0, raw_bytes=raw, sqnr_db=None, largest_error=None, decision=KEPT, reason=reason,
+                stored_bytes=0, raw_bytes=raw, sqnr_db=None, largest_error=None,
+                decision=DECLINED if name in wanted else KEPT, reason=reason,
             )
             for name, dims, dtype, raw, role, operator, reason in rows
         ]  # fmt: skip
+
+    def _would_touch(self, inline: InlineTensor) -> bool:
+        """Whether the plan has a lossy rule for a weight that has to stay in the graph."""
+        tensor = SourceTensor(inline.name, inline.dtype, inline.dims, bytes, inline.role, inline.operator)
+        return inline.role in WEIGHT_ROLES and self.plan.rule(tensor, self.fc_weights).encoding != rules.LOSSLESS
 
     def _report(self, bundle: Bundle) -> Report:
         rows = [_tensor_report(t, bundle, self.outcomes[t.name]) for t, _ in self.chosen]
@@ -254,14 +262,13 @@ class _Conversion:
             for row in rows
             if row.role != Role.OTHER.value and row.encoding == "dense" and row.dtype in ("float32", "float16")
         }
-        if self.plan.name == "lossless" or sum(row.stored_bytes for row in alone.values()) * 2 <= size:
+        if sum(row.stored_bytes for row in alone.values()) * 2 <= size:
             return None
         predicted = float(size)
         for tensor, _ in self.chosen:
             if tensor.name not in alone or not tensor.elements:
                 continue
-            kind = np.float32 if tensor.dtype == dtypes.DType.FLOAT else np.float16
-            weights = np.frombuffer(tensor.read(), kind)
+            weights = dtypes.from_raw(tensor.read(), tensor.dtype, tensor.dims)
             if not np.isfinite(weights).all():
                 continue
             predicted += predicted_size(weights, _HINT_ENTRIES) + _PALETTE_ENTRY - alone[tensor.name].stored_bytes
@@ -290,37 +297,13 @@ def _new_manifest(model: Model, plan: Plan, options: ConvertOptions) -> pb.Manif
     return manifest
 
 
-def _refuse_oversize(chosen: list[tuple[SourceTensor, rules.Rule]]) -> None:
-    """Refuse before writing what can't become a bundle; only models over 2 GiB can be in doubt."""
-    raw = sum(dtypes.raw_size(t.dtype, t.elements) for t, _ in chosen)
-    if raw <= FORMAT_LIMITS.file:
-        return
-    predicted = round(sum(_predicted_bytes(tensor, rule) for tensor, rule in chosen))
-    if predicted > FORMAT_LIMITS.file:
-        raise LimitExceededError(
-            "the bundle would be too large", expected=f"at most {FORMAT_LIMITS.file:,} bytes",
-            found=f"about {predicted:,}", advice="A scheme of fewer bits may fit, such as --scheme palette-8.",
-        )  # fmt: skip
-
-
-def _predicted_bytes(tensor: SourceTensor, rule: rules.Rule) -> float:
-    raw = dtypes.raw_size(tensor.dtype, tensor.elements)
-    if rule.encoding == rules.LOSSLESS or tensor.dtype not in (dtypes.DType.FLOAT, dtypes.DType.FLOAT16):
-        # Float32 weights keep 84 % of their bytes: the exponents alone compress.
-        return 0.84 * raw
-    if rule.encoding == rules.FLOAT16:
-        return 0.86 * 2 * tensor.elements
-    bits = rule.bits if rule.encoding == rules.AFFINE else max(1, (rule.entries - 1).bit_length())
-    return 0.9 * bits * tensor.elements / 8
-
-
 def _tensor_report(tensor: SourceTensor, bundle: Bundle, outcome: Outcome) -> TensorReport:
     stored = bundle[tensor.name]
     loss = outcome.loss if outcome.loss is not None and not outcome.loss.identical else None
     return TensorReport(
         name=tensor.name, dims=tensor.dims, dtype=dtypes.name(tensor.dtype), role=tensor.role.value,
         operator=tensor.operator, encoding=stored.encoding, bits=stored.bits, bits_per_weight=stored.bits_per_weight,
-        stored_bytes=stored.stored_bytes, raw_bytes=dtypes.raw_size(tensor.dtype, elements_of(tensor.dims)),
+        stored_bytes=stored.stored_bytes, raw_bytes=tensor.raw_bytes,
         sqnr_db=loss.sqnr_db if loss else None, largest_error=loss.largest_error if loss else None,
         decision=outcome.decision, reason=outcome.reason,
     )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mobilemodel.errors import UsageError
+
 
 @dataclass(frozen=True)
 class SourceFormat:
@@ -28,8 +30,8 @@ def source_formats() -> list[SourceFormat]:
     for registration in registrations():
         try:
             converter = registration.load()
-        except (ImportError, AttributeError) as error:
-            status = f"cannot be loaded: {error}"
+        except UsageError as error:
+            status = f"cannot be loaded: {error.found}"
             found.append(SourceFormat(registration.name, (), registration.provider, "", status))
         else:
             found.append(SourceFormat(registration.name, tuple(converter.suffixes), registration.provider,

@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mobilemodel import dtypes
-from mobilemodel.bundle import Bundle, Tensor
-from mobilemodel.dtypes import DType
+from mobilemodel.bundle import Bundle, Tensor, open_bundle
 from mobilemodel.errors import (
     CheckFailedError,
     LimitExceededError,
@@ -23,11 +24,14 @@ from mobilemodel.errors import (
 )
 from mobilemodel.model import Model, SourceTensor
 from mobilemodel.pipeline.convert import Progress, silent
-from mobilemodel.quantize.loss import CHUNK, measure
+from mobilemodel.quantize.loss import measure
+from mobilemodel.quantize.pieces import pieces
 from mobilemodel.runtime import Difference, difference, random_inputs, run, session
 
 SQNR_TOLERANCE_DB = 0.01
 _SEED = 0
+_UNKNOWN_SIZES = (1, 32, 224)
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -58,22 +62,26 @@ class Verification:
 
 
 def verify(
-    bundle: Bundle,
+    bundle: Bundle | str | os.PathLike[str],
     against: Sequence[str | os.PathLike[str]] = (),
     *,
     converter: str | None = None,
     tolerance: float | None = None,
     progress: Progress = silent,
 ) -> Verification:
-    """Read every byte of a bundle and check it; then compare it with the model it was made from, if one is given.
+    """Read every byte of a bundle, open or by its path, and check it; then compare it with the model it was made from,
+    if one is given.
 
-    Every tensor's recorded loss must be what is measured against the source, within 0.01 dB; a tensor without one
-    must be bit-identical. Then ONNX Runtime runs both on the same random inputs: where all tensors are identical the
-    outputs must be too; else ``tolerance``, where given, bounds the largest difference of an output relative to its
-    largest value.
+    The graph must be the source's, values inside it included. Every tensor's recorded loss must be what is measured
+    against the source, within 0.01 dB; a tensor without one must be bit-identical. Then ONNX Runtime runs both on the
+    same random inputs: where all tensors are identical the outputs must be too; else ``tolerance``, where given, bounds
+    the largest difference of an output relative to its largest value.
 
     Raises the first failure: CheckFailedError, or the errors of reading; UsageError for a tolerance without a source.
     """
+    if not isinstance(bundle, Bundle):
+        with open_bundle(bundle) as opened:
+            return verify(opened, against, converter=converter, tolerance=tolerance, progress=progress)
     if tolerance is not None and not against:
         raise UsageError("a tolerance needs a source to compare with", advice="Add --against SRC.")
     progress("reading", 0, 0)
@@ -94,6 +102,9 @@ def verify(
     model = find_converter(paths, converter).load(paths)
     try:
         checks = _check_tensors(bundle, model, progress)
+        if graph is not None:
+            _check_same_graph(bundle, graph, model)
+            made.append("the graph against the source's, with the values inside it")
         lossless = all(check.identical for check in checks)
         progress("running", 0, 0)
         outputs, skipped = _compare_outputs(bundle, graph, model, paths)
@@ -118,6 +129,20 @@ def _judge(outputs: tuple[Difference, ...], skipped: str, lossless: bool, tolera
                 "an output is too far from the source's", tensor=found.output, expected=f"at most {tolerance:g}",
                 found=f"{found.largest_relative:.3g}",
             )  # fmt: skip
+
+
+def _check_same_graph(bundle: Bundle, graph: bytes, model: Model) -> None:
+    """The bundle's graph is the one that the converter makes of the source today, moved constants included."""
+    from mobilemodel_converters.onnx import build
+
+    hoisted = frozenset(tensor.name for tensor in model.tensors if tensor.hoisted and tensor.name in bundle)
+    expected = model.build_graph(hoisted)
+    # Bytes first: a NaN among the attributes is not equal to itself.
+    if expected != graph and build.parse_graph(expected) != build.parse_graph(graph):
+        raise CheckFailedError(
+            "the source's graph is another one", file=bundle.file,
+            advice="Its nodes, or values that stay inside it, differ from those of the bundle.",
+        )  # fmt: skip
 
 
 def check_graph(bundle: Bundle, graph: bytes) -> int:
@@ -183,13 +208,11 @@ def _check_tensor(source: SourceTensor, tensor: Tensor) -> TensorCheck:
 def _check_loss(source: SourceTensor, tensor: Tensor) -> TensorCheck:
     recorded = tensor.loss
     assert recorded is not None
-    if tensor.dtype_number not in (DType.FLOAT, DType.FLOAT16):
+    if tensor.dtype_number not in dtypes.QUANTIZABLE:
         raise CheckFailedError("the tensor records a loss though its type is never quantized",
                                expected="float32 or float16", found=dtypes.name(tensor.dtype_number))  # fmt: skip
-    kind = tensor.dtype
-    decoded = np.frombuffer(tensor.raw(), kind)
-    weights = np.frombuffer(source.read(), kind)
-    loss = measure(weights, (decoded[i : i + CHUNK] for i in range(0, decoded.size, CHUNK)))
+    weights = dtypes.from_raw(source.read(), source.dtype, source.dims)
+    loss = measure(weights, pieces(tensor.numpy()))
     measured = loss.sqnr_db
     stated = recorded.sqnr_millidb / 1000 if recorded.HasField("sqnr_millidb") else None
     if (measured is None) != (stated is None) or (
@@ -211,8 +234,7 @@ def _compare_outputs(
     if graph is None:
         return (), "the bundle has no graph"
     try:
-        inputs = random_inputs(graph, _SEED)
-        first = run(session(_runnable_source(model, paths)), inputs)
+        inputs, first = _run_source(graph, model, paths)
     except (MissingDependencyError, UnsupportedSourceError, LimitExceededError, CheckFailedError) as error:
         return (), f"the source: {str(error).splitlines()[0]}"
     second = run(session(bundle), inputs)
@@ -225,6 +247,19 @@ def _compare_outputs(
         if not all(difference(name, first[name], again[name]).identical for name in first):
             return (), "the source gives other outputs each time it is run"
     return found, ""
+
+
+def _run_source(graph: bytes, model: Model, paths: list[Path]) -> tuple[Arrays, Arrays]:
+    """Random inputs that the source can be run on, and its outputs; unknown sizes grow until they fit its windows."""
+    running = session(_runnable_source(model, paths))
+    for size in _UNKNOWN_SIZES:
+        inputs = random_inputs(graph, _SEED, size=size)
+        try:
+            return inputs, run(running, inputs)
+        except CheckFailedError:
+            if size == _UNKNOWN_SIZES[-1]:
+                raise
+    raise AssertionError
 
 
 def _runnable_source(model: Model, paths: list[Path]) -> Path | bytes:

@@ -6,7 +6,6 @@ A rule that cannot be applied, or that gains nothing, is declined: the tensor is
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,8 @@ from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.model import Buffer, SourceTensor
 from mobilemodel.quantize import rules
 from mobilemodel.quantize.codebook import Codebook, exact_codebook, optimal_codebook
-from mobilemodel.quantize.loss import CHUNK, Loss, measure
+from mobilemodel.quantize.loss import Loss, measure
+from mobilemodel.quantize.pieces import pieces
 from mobilemodel.quantize.rules import Rule
 from mobilemodel.quantize.steps import SMALLEST_SCALE, symmetric_steps
 from mobilemodel.v1 import bundle_pb2 as pb
@@ -32,17 +32,20 @@ QUANTIZED, KEPT, DECLINED = "quantized", "kept", "declined"
 EXACT_ENTRIES = 256
 """a float tensor of at most so many distinct values becomes an exact palette"""
 _HALF_FLOOR_DB = 60.0
-_FLOATS = (DType.FLOAT, DType.FLOAT16)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a tensor. ``crc32`` is of the raw bytes that a reader has to decode."""
+    """What became of a tensor."""
 
     decision: str
+    """``QUANTIZED``, ``KEPT`` or ``DECLINED``"""
     reason: str
+    """how it was encoded, or why its rule was declined; empty where nothing was asked and nothing done"""
     crc32: int
+    """of the raw bytes that a reader has to decode"""
     loss: Loss | None
+    """None: the source's values, bit for bit"""
 
 
 class _Declined(Exception):  # noqa: N818 - not an error: the rule does not fit, and why
@@ -59,7 +62,7 @@ def encode_tensor(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, r
     if tensor.quantized is not None:
         return _encode_finished(writer, out, tensor)
     raw = tensor.read()
-    if len(raw) != dtypes.raw_size(tensor.dtype, tensor.elements):
+    if len(raw) != tensor.raw_bytes:
         raise MalformedSourceError("a tensor's value has another size than its dims", tensor=tensor.name)
     reason = ""
     if rule.encoding != rules.LOSSLESS and tensor.elements:
@@ -68,19 +71,24 @@ def encode_tensor(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, r
         except _Declined as declined:
             reason = str(declined)
             out.ClearField("encoding")
-    exact = _encode_exact(writer, out, tensor, raw, raw)
-    if not exact:
-        dense.encode(writer, out.dense, raw, tensor.dtype, tensor.elements)
+    exact = _encode_as_it_is(writer, out, tensor, raw)
     return Outcome(DECLINED if reason else KEPT, reason or exact, zlib.crc32(raw), None)
 
 
+def _encode_as_it_is(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, raw: Buffer) -> str:
+    """Encode bit for bit, as a palette where that is smaller; returns how, or nothing for a dense tensor."""
+    exact = _encode_exact(writer, out, tensor, raw, _dense_estimate(writer, raw))
+    if not exact:
+        dense.encode(writer, out.dense, raw, tensor.dtype, tensor.elements)
+    return exact
+
+
 def _floats(tensor: SourceTensor, raw: Buffer) -> npt.NDArray[Any]:
-    if tensor.dtype not in _FLOATS:
+    if tensor.dtype not in dtypes.QUANTIZABLE:
         raise _Declined(f"{dtypes.name(tensor.dtype)} values are kept as they are")
-    weights = np.frombuffer(raw, "<f4" if tensor.dtype == DType.FLOAT else "<f2").reshape(tensor.dims)
-    for start in range(0, weights.size, CHUNK):
-        if not np.isfinite(weights.reshape(-1)[start : start + CHUNK]).all():
-            raise _Declined("it holds values that are not finite")
+    weights = dtypes.from_raw(raw, tensor.dtype, tensor.dims)
+    if not all(np.isfinite(piece).all() for piece in pieces(weights)):
+        raise _Declined("it holds values that are not finite")
     return weights
 
 
@@ -89,29 +97,26 @@ def _encode_by_rule(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor,
     if rule.encoding == rules.FLOAT16:
         return _encode_half(writer, out, tensor, weights, raw)
     if rule.encoding == rules.AFFINE:
-        return _encode_steps(writer, out, tensor, weights, rule)
-    return _encode_palette(writer, out, tensor, weights, rule)
+        return _encode_steps(writer, out, tensor, weights, rule, raw)
+    return _encode_palette(writer, out, tensor, weights, rule, raw)
 
 
 def _encode_half(
     writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, weights: npt.NDArray[Any], raw: Buffer
 ) -> Outcome:
     if tensor.dtype == DType.FLOAT16:
-        exact = _encode_exact(writer, out, tensor, raw, raw)
-        if not exact:
-            dense.encode(writer, out.dense, raw, tensor.dtype, tensor.elements)
+        exact = _encode_as_it_is(writer, out, tensor, raw)
         return Outcome(KEPT, exact or "it is float16 already", zlib.crc32(raw), None)
     with np.errstate(over="ignore"):
         half = weights.astype("<f2")
     if not np.isfinite(half).all():
         largest = float(np.abs(weights).max())
         raise _Declined(f"it does not fit float16: its largest magnitude is {largest:.6g}, float16 ends at 65504")
-    flat = half.reshape(-1)
-    loss = measure(weights, (flat[i : i + CHUNK].astype("<f4") for i in range(0, flat.size, CHUNK)))
+    loss = measure(weights, (piece.astype("<f4") for piece in pieces(half)))
     if loss.sqnr_db is not None and loss.sqnr_db < _HALF_FLOOR_DB:
         raise _Declined(f"float16 is too coarse for values this small: {loss.sqnr_db:.1f} dB")
-    halves = half.tobytes()
-    exact = _encode_exact(writer, out, tensor, raw, halves)
+    halves = half.reshape(-1).data.cast("B")
+    exact = _encode_exact(writer, out, tensor, raw, _dense_estimate(writer, halves))
     if exact:
         return Outcome(KEPT, exact, zlib.crc32(raw), None)
     dense.encode(writer, out.dense, halves, DType.FLOAT16, tensor.elements)
@@ -127,7 +132,7 @@ def _outcome(out: pb.Tensor, loss: Loss, how: str) -> Outcome:
 
 
 def _encode_palette(
-    writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, weights: npt.NDArray[Any], rule: Rule
+    writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, weights: npt.NDArray[Any], rule: Rule, raw: Buffer
 ) -> Outcome:
     _check_rows(tensor, matrix.depth_for(rule.entries))
     # A table that is larger than what it saves: no entropy coder can make up for it.
@@ -137,7 +142,7 @@ def _encode_palette(
     how = f"palette of {rule.entries}" if codebook is None else "palette of its own values"
     if codebook is None:
         codebook = optimal_codebook(weights.astype(np.float32, copy=False), rule.entries)
-    if codebook.size >= weights.nbytes:
+    if codebook.size >= _dense_estimate(writer, raw):
         raise _Declined("a palette would not be smaller")
     loss = measure(weights, codebook.decoded(weights.dtype))
     _write_codebook(writer, out, tensor, codebook)
@@ -169,7 +174,7 @@ def _check_rows(tensor: SourceTensor, depth: int) -> None:
 
 
 def _encode_steps(
-    writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, weights: npt.NDArray[Any], rule: Rule
+    writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, weights: npt.NDArray[Any], rule: Rule, raw: Buffer
 ) -> Outcome:
     _check_rows(tensor, rule.bits)
     rows = matrix.to_matrix(weights, tensor.order.view, tensor.order.perm, _row_axes(tensor))
@@ -178,36 +183,29 @@ def _encode_steps(
     steps = symmetric_steps(rows.astype(np.float32, copy=False), rule.bits)
     if (steps.scales <= SMALLEST_SCALE).any():
         raise _Declined("affine codes are too coarse for values this small")
-    decoded = _in_tensor_order(np.concatenate(list(steps.decoded_rows())), tensor).astype(weights.dtype)
-    loss = measure(weights, _pieces(decoded))
+    exact = _encode_exact(writer, out, tensor, raw, rule.bits * tensor.elements / 8)
+    if exact:
+        return Outcome(KEPT, exact, zlib.crc32(raw), None)
+    decoded = np.empty(rows.shape, weights.dtype)
+    first_row = 0
+    for block in steps.decoded_rows():
+        decoded[first_row : first_row + len(block)] = block
+        first_row += len(block)
+    loss = measure(weights, pieces(matrix.from_matrix(decoded, tensor.order.view, tensor.order.perm, tensor.dims)))
     _set_order(out.affine.codes, tensor)
     out.affine.by.row_group = 1
     affine.encode(writer, out.affine, steps.codes, rule.bits, steps.scales, None)
     return _outcome(out, loss, f"affine {rule.bits} bit, a scale for each row")
 
 
-def _in_tensor_order(rows: npt.NDArray[Any], tensor: SourceTensor) -> npt.NDArray[Any]:
-    view = tensor.order.view or tensor.dims
-    perm = tensor.order.perm or tuple(range(len(view)))
-    return rows.reshape([view[axis] for axis in perm]).transpose(np.argsort(perm)).reshape(tensor.dims)
-
-
-def _pieces(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    flat = np.ascontiguousarray(values).reshape(-1)
-    for start in range(0, flat.size, CHUNK):
-        yield flat[start : start + CHUNK]
-
-
-def _encode_exact(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, raw: Buffer, rival: Buffer) -> str:
-    """A palette that reproduces every bit, where the tensor has few distinct values and it is smaller than ``rival``,
-    the dense bytes that would be stored instead; returns how, or nothing."""
-    if tensor.dtype not in _FLOATS or tensor.elements < 64 or not tensor.dims:
+def _encode_exact(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, raw: Buffer, rival: float) -> str:
+    """A palette that reproduces every bit, where the tensor has few distinct values and it takes less than ``rival``
+    bytes, those of what would be stored instead; returns how, or nothing."""
+    if tensor.dtype not in dtypes.QUANTIZABLE or tensor.elements < 64:
         return ""
-    weights = np.frombuffer(raw, "<f4" if tensor.dtype == DType.FLOAT else "<f2").reshape(tensor.dims)
+    weights = dtypes.from_raw(raw, tensor.dtype, tensor.dims)
     codebook = exact_codebook(weights, EXACT_ENTRIES)
-    if codebook is None:
-        return ""
-    if codebook.size + 64 >= _dense_estimate(writer, rival):
+    if codebook is None or codebook.size + 64 >= rival:
         return ""
     try:
         _check_rows(tensor, matrix.depth_for(codebook.table.size))
@@ -218,6 +216,7 @@ def _encode_exact(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, r
 
 
 def _dense_estimate(writer: PayloadWriter, raw: Buffer) -> float:
+    """Bytes that ``raw`` will take as a dense tensor, from its first 64 KiB."""
     sample = memoryview(raw).cast("B")[: 1 << 16]
     return len(raw) * len(writer.encode_bytes(sample)[1]) / max(len(sample), 1)
 

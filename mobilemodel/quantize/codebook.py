@@ -1,4 +1,4 @@
-"""Float tensor -> one table and codes: the optimal 1-D codebook (design: exact on the weights' float16 histogram)."""
+"""Float tensor -> one table and codes: its own values, or the optimal table for its histogram on the float16 grid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mobilemodel.encodings.matrix import entropy_bits
 from mobilemodel.encodings.packing import Codes
 from mobilemodel.quantize.histogram import Histogram, assign, histogram
 from mobilemodel.quantize.kmeans import optimal_partition
-from mobilemodel.quantize.loss import CHUNK
+from mobilemodel.quantize.pieces import pieces
 
 Array = npt.NDArray[Any]
 Table = npt.NDArray[np.float16] | npt.NDArray[np.float32]
@@ -28,23 +28,23 @@ class Codebook:
 
     table: Table
     codes: Codes
+    counts: Array
+    """how many weights have each code"""
 
     @property
     def size(self) -> float:
         """Bytes of the table, and of the codes at their entropy."""
-        counts = np.zeros(self.table.size, np.int64)
-        flat = self.codes.reshape(-1)
-        # In pieces: bincount makes 64-bit integers of what it counts, twice the memory of the weights.
-        for start in range(0, flat.size, CHUNK):
-            counts += np.bincount(flat[start : start + CHUNK], minlength=counts.size)
-        return self.table.nbytes + flat.size * entropy_bits(counts) / 8
+        return _size(self.table, self.counts)
 
     def decoded(self, dtype: np.dtype[Any]) -> Iterator[Array]:
         """The decoded values in pieces, flat and in C order, as every reader computes them."""
         values = self.table.astype(np.float32).astype(dtype)
-        flat = self.codes.reshape(-1)
-        for start in range(0, flat.size, CHUNK):
-            yield values[flat[start : start + CHUNK]]
+        for codes in pieces(self.codes):
+            yield values[codes]
+
+
+def _size(table: Table, counts: Array) -> float:
+    return float(table.nbytes + counts.sum() * entropy_bits(counts) / 8)
 
 
 def exact_codebook(weights: Array, entries: int) -> Codebook | None:
@@ -55,10 +55,9 @@ def exact_codebook(weights: Array, entries: int) -> Codebook | None:
     unsigned = np.dtype(f"<u{weights.dtype.itemsize}")
     bits = np.ascontiguousarray(weights).view(unsigned).reshape(-1)
     distinct = np.unique(bits[:4096])
-    for start in range(4096, bits.size, CHUNK):
+    for piece in pieces(bits[4096:]):
         if len(distinct) > entries:
             return None
-        piece = bits[start : start + CHUNK]
         known = distinct[np.minimum(np.searchsorted(distinct, piece), len(distinct) - 1)] == piece
         if not known.all():
             distinct = np.union1d(distinct, piece[~known])
@@ -71,9 +70,14 @@ def exact_codebook(weights: Array, entries: int) -> Codebook | None:
         half = values.astype(np.float16)
     table = half if np.array_equal(half.astype(np.float32).view(np.uint32), values.view(np.uint32)) else values
     codes: Codes = np.empty(bits.size, np.uint8) if len(distinct) <= 256 else np.empty(bits.size, np.uint16)
-    for start in range(0, bits.size, CHUNK):
-        codes[start : start + CHUNK] = np.searchsorted(distinct, bits[start : start + CHUNK])
-    return Codebook(table, codes.reshape(weights.shape))
+    counts = np.zeros(len(distinct), np.int64)
+    position = 0
+    for piece in pieces(bits):
+        found = np.searchsorted(distinct, piece)
+        codes[position : position + piece.size] = found
+        counts += np.bincount(found, minlength=counts.size)
+        position += piece.size
+    return Codebook(table, codes.reshape(weights.shape), counts)
 
 
 def optimal_codebook(weights: npt.NDArray[np.float32], entries: int) -> Codebook:
@@ -83,7 +87,7 @@ def optimal_codebook(weights: npt.NDArray[np.float32], entries: int) -> Codebook
     """
     bins = histogram(weights)
     table, code_of_bin = _fit(bins, entries)
-    return Codebook(table, assign(weights, bins, code_of_bin))
+    return Codebook(table, assign(weights, bins, code_of_bin), np.bincount(code_of_bin, bins.weights))
 
 
 def _fit(bins: Histogram, entries: int) -> tuple[Table, npt.NDArray[np.int64]]:
@@ -109,5 +113,4 @@ def predicted_size(weights: Array, entries: int) -> float:
         return min(codebook.size, weights.nbytes)
     bins = histogram(weights.astype(np.float32, copy=False))
     table, code_of_bin = _fit(bins, entries)
-    counts = np.bincount(code_of_bin, bins.weights)
-    return min(table.nbytes + weights.size * entropy_bits(counts) / 8, weights.nbytes)
+    return min(_size(table, np.bincount(code_of_bin, bins.weights)), weights.nbytes)

@@ -15,9 +15,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-# Weights handled at a time. 256 Ki weights keep every temporary (int64 indices inside bincount: 2 MiB) in the
-# cache; larger pieces are no faster and cost memory.
-_CHUNK = 1 << 18
+from mobilemodel.quantize.pieces import CHUNK, pieces
+
 _PATTERNS = 1 << 16
 
 _Code = TypeVar("_Code", np.uint8, np.uint16)
@@ -143,27 +142,13 @@ def _peak(weights: npt.NDArray[np.float32]) -> float:
     """Largest magnitude, 0.0 for an empty array; ValueError unless all weights are finite float32."""
     _require_float32(weights)
     peak = 0.0
-    for piece in _pieces(weights):
+    for piece in pieces(weights):
         # Both extremes pass on a NaN, so they double as the finiteness check.
         low, high = float(piece.min()), float(piece.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError("weights must be finite")
         peak = max(peak, -low, high)
     return peak
-
-
-def _pieces(weights: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
-    """1-D pieces of at most _CHUNK weights in C order; copies only where the layout is not contiguous."""
-    if weights.size == 0:
-        return
-    if weights.flags.c_contiguous:
-        flat = weights.reshape(-1)
-        for start in range(0, flat.size, _CHUNK):
-            yield flat[start : start + _CHUNK]
-        return
-    with np.nditer(weights, flags=["external_loop", "buffered"], order="C", buffersize=_CHUNK) as pieces:
-        for piece in pieces:
-            yield np.asarray(piece)
 
 
 def _half_patterns(weights: npt.NDArray[np.float32], exponent: int) -> Iterator[npt.NDArray[np.uint16]]:
@@ -173,9 +158,9 @@ def _half_patterns(weights: npt.NDArray[np.float32], exponent: int) -> Iterator[
     exact; what multiplying down rounds is below 2**-126 and thus zero in float16.
     """
     factors = [-exponent] if abs(exponent) <= 126 else [-exponent // 2, -exponent - (-exponent // 2)]
-    scaled = np.empty(min(_CHUNK, weights.size), np.float32)
+    scaled = np.empty(min(CHUNK, weights.size), np.float32)
     half = np.empty(scaled.size, np.float16)
-    for piece in _pieces(weights):
+    for piece in pieces(weights):
         target = scaled[: piece.size]
         with np.errstate(under="ignore", over="ignore"):
             np.multiply(piece, np.float32(2.0 ** factors[0]), out=target)

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from mobilemodel.v1 import bundle_pb2 as pb
 
 Float32 = npt.NDArray[np.float32]
-CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Plans: a scheme, and TOML files that override it: global < operator type < name pattern (docs/plans.md).
+"""Plans: a scheme, and TOML files that override it: global < operator type < name pattern (docs/schemes.md).
 
 scheme = "mixed-4-8"
 

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilemodel.encodings.packing import Codes
+from mobilemodel.encodings.tensor import SMALLEST_NORMAL
+from mobilemodel.quantize.pieces import CHUNK
 
 Float32 = npt.NDArray[np.float32]
-SMALLEST_SCALE = np.float32(2.0**-126)
+SMALLEST_SCALE = np.float32(SMALLEST_NORMAL)
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Steps:
 
     def decoded_rows(self) -> Iterator[Float32]:
         """The decoded rows in blocks, as every reader computes them."""
-        rows = max(1, (1 << 18) // max(1, self.codes.shape[1]))
+        rows = max(1, CHUNK // max(1, self.codes.shape[1]))
         zero = np.int32(1 << (self.depth - 1))
         for start in range(0, len(self.codes), rows):
             steps = (self.codes[start : start + rows].astype(np.int32) - zero).astype(np.float32)
@@ -42,7 +44,7 @@ def symmetric_steps(matrix: Float32, depth: int) -> Steps:
     rows, columns = matrix.shape
     codes: Codes = np.empty((rows, columns), np.uint16) if depth == 16 else np.empty((rows, columns), np.uint8)
     scales = np.ones(rows, np.float32)
-    block = max(1, (1 << 18) // max(1, columns))
+    block = max(1, CHUNK // max(1, columns))
     for start in range(0, rows if columns else 0, block):
         piece = matrix[start : start + block].astype(np.float32, copy=False)
         peaks = np.abs(piece).max(axis=1)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilemodel.errors import LimitExceededError, MalformedSourceError, MobileModelError, UsageError, escape
+from mobilemodel.layout import elements_of
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.runtime.picture import read_picture
 
@@ -134,10 +135,7 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> Array:
     try:
         with archive.open(f"{name}.npy") as member:
             shape, dtype = _read_header(member, name)
-            elements = 1
-            for dimension in shape:
-                elements *= dimension
-            if dtype.hasobject or elements * dtype.itemsize != size - member.tell():
+            if dtype.hasobject or elements_of(shape) * dtype.itemsize != size - member.tell():
                 raise MalformedSourceError(f"array {name} has another size than its header says",
                                            expected=f"{dtype} {list(shape)}", found=f"{size} bytes")  # fmt: skip
         with archive.open(f"{name}.npy") as member:

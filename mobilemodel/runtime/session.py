@@ -29,6 +29,7 @@ from mobilemodel.errors import (
     UsageError,
     escape,
 )
+from mobilemodel.model import GRAPH_LOCATION
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
@@ -39,7 +40,6 @@ ModelLike = Bundle | str | os.PathLike[str] | bytes
 """an open bundle, the path of a bundle or of an ONNX file, or the bytes of either"""
 T = TypeVar("T")
 
-LOCATION = "mobilemodel"
 LARGEST_INPUT = 2**27
 """values of one random input"""
 _FATAL = 4
@@ -100,11 +100,12 @@ def run(session: InferenceSession, inputs: Mapping[str, Array]) -> dict[str, Arr
     return dict(zip(names, found, strict=True))
 
 
-def random_inputs(model: bytes, seed: int, batch: int = 1) -> dict[str, Array]:
+def random_inputs(model: bytes, seed: int, batch: int = 1, size: int = 1) -> dict[str, Array]:
     """Make one array for each input of a serialised ModelProto; the same seed gives the same arrays.
 
-    An unknown first dimension becomes ``batch`` (as does its symbol elsewhere), other unknown dimensions 1. Floats are
-    standard normal, 8-bit integers take their whole range, wider ones 0 to 7, booleans and strings are drawn evenly.
+    An unknown first dimension becomes ``batch`` (as does its symbol elsewhere), other unknown dimensions ``size``.
+    Floats are standard normal, 8-bit integers take their whole range, wider ones 0 to 7, booleans and strings are
+    drawn evenly.
 
     Raises UnsupportedSourceError for an input that is no tensor or of a type that numpy lacks, LimitExceededError for
     one of more than 2^27 values.
@@ -118,7 +119,7 @@ def random_inputs(model: bytes, seed: int, batch: int = 1) -> dict[str, Array]:
     first = [value.type.tensor_type.shape.dim[0] for value in inputs if value.type.tensor_type.shape.dim]
     batched = {dim.dim_param for dim in first if dim.dim_param}
     generator = np.random.default_rng(seed)
-    return {value.name: _random_array(value, generator, batch, batched) for value in inputs}
+    return {value.name: _random_array(value, generator, batch, size, batched) for value in inputs}
 
 
 def parse_model(model: bytes) -> ModelProto:
@@ -211,10 +212,11 @@ def _externals(model: ModelProto) -> list[TensorProto]:
         raise MalformedContentError("the graph holds an external tensor that is no initializer of the main graph")
     for item in found:
         location = {entry.key: entry.value for entry in item.external_data}.get("location", "")
-        if location != LOCATION:
+        if location != GRAPH_LOCATION:
             raise MalformedContentError(
-                "the graph refers to a file outside of the bundle", tensor=item.name, expected=LOCATION, found=location
-            )
+                "the graph refers to a file outside of the bundle", tensor=item.name, expected=GRAPH_LOCATION,
+                found=location,
+            )  # fmt: skip
     return found
 
 
@@ -237,24 +239,26 @@ def _ort_value(tensor: Tensor) -> Any:
     if dtypes.bits(tensor.dtype_number) < 8:
         raise UnsupportedEncodingError("a tensor of less than 8 bits cannot be external", tensor=tensor.name)
     values = np.ascontiguousarray(tensor.numpy()).reshape(tensor.shape)
-    if values.dtype.kind != "V" and values.dtype.isbuiltin == 1:
+    if dtypes.is_native(tensor.dtype_number):
         return kind.ortvalue_from_numpy(values)
     # numpy lacks the type: its bits travel as unsigned integers.
     plain = values.view(np.uint16 if values.dtype.itemsize == 2 else np.uint8)
     return kind.ortvalue_from_numpy_with_onnx_type(plain, tensor.dtype_number)
 
 
-def _random_array(value: ValueInfoProto, generator: np.random.Generator, batch: int, batched: set[str]) -> Array:
+def _random_array(
+    value: ValueInfoProto, generator: np.random.Generator, batch: int, size: int, batched: set[str]
+) -> Array:
     kind = value.type.tensor_type
     shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else batch if axis == 0 or dim.dim_param in batched else 1
+        dim.dim_value if dim.HasField("dim_value") else batch if axis == 0 or dim.dim_param in batched else size
         for axis, dim in enumerate(kind.shape.dim)
     )
-    if any(size < 0 for size in shape):
+    if any(dim < 0 for dim in shape):
         raise MalformedSourceError("an input has a negative dimension", tensor=value.name, found=list(shape))
     elements = 1
-    for size in shape:
-        elements *= size
+    for dim in shape:
+        elements *= dim
     if elements > LARGEST_INPUT:
         raise LimitExceededError(
             "values of an input", tensor=value.name, expected=f"at most {LARGEST_INPUT}", found=elements

@@ -10,7 +10,8 @@ import pytest
 
 from mobilemodel.errors import LimitExceededError, UsageError
 from mobilemodel.limits import FORMAT_LIMITS
-from mobilemodel.pipeline.preprocessing import PreprocessingOptions, labels_text, placed, read_labels
+from mobilemodel.pipeline.labels import labels_text, read_labels
+from mobilemodel.pipeline.preprocessing import PreprocessingOptions, placed
 from mobilemodel.v1 import bundle_pb2 as pb
 
 

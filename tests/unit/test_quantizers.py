@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mobilemodel.quantize.codebook import Codebook, exact_codebook, optimal_codebook, predicted_size
-from mobilemodel.quantize.loss import CHUNK, Loss, measure
+from mobilemodel.quantize.loss import Loss, measure
+from mobilemodel.quantize.pieces import CHUNK
 from mobilemodel.quantize.steps import SMALLEST_SCALE, symmetric_steps
 
 Floats = npt.NDArray[np.float32]

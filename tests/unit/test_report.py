@@ -26,7 +26,8 @@ ROW = TensorReport(
     reason="palette of 16",
 )  # fmt: skip
 REPORT = Report(
-    scheme="mixed-4-8", profile="full", source_bytes=800, file_bytes=400, graph_bytes=100, other_bytes=0, manifest_bytes=202,
+    scheme="mixed-4-8", profile="full", source_bytes=800, file_bytes=400, graph_bytes=100, other_bytes=0,
+    manifest_bytes=202,
     tensors=(ROW,),
 )  # fmt: skip
 

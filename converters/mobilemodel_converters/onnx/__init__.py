@@ -13,6 +13,9 @@ from mobilemodel.errors import MalformedSourceError, MobileModelError, UsageErro
 from mobilemodel.model import Model
 from mobilemodel.wire import fields
 
+_HEAD = 4096
+"""bytes that tell a model: enough for a producer name and a doc string before the graph"""
+
 
 class OnnxConverter:
     """The converter ``onnx``: one ``.onnx`` file, with external data in its folder where it has some."""
@@ -26,7 +29,7 @@ class OnnxConverter:
         if len(paths) != 1 or not paths[0].is_file():
             return False
         with paths[0].open("rb") as file:
-            head = file.read(64)
+            head = file.read(_HEAD)
             size = paths[0].stat().st_size
         return _looks_like_model(head, size)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.model import MatrixOrder
+from mobilemodel_converters.onnx.structure import attribute_integer, attribute_integers
 from mobilemodel_converters.onnx.uses import Use
 
 if TYPE_CHECKING:
@@ -63,11 +64,6 @@ def arrangement(use: Use, dims: tuple[int, ...], integers: Integers) -> Arrangem
     return found
 
 
-def attribute_integers(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
-    """A node's attribute of several integers; empty where it has none."""
-    return next((tuple(a.ints) for a in node.attribute if a.name == name), ())
-
-
 def _transposed(found: Arrangement, node: onnx.NodeProto) -> Arrangement | None:
     rank = len(found.axes)
     perm = attribute_integers(node, "perm") or tuple(reversed(range(rank)))
@@ -90,7 +86,7 @@ def _new_shape(shape: tuple[int, ...], node: onnx.NodeProto, integers: Integers)
     if node.op_type == "Reshape":
         return _filled(shape, given) if given is not None else None
     if node.op_type == "Flatten":
-        axis = next((int(a.i) for a in node.attribute if a.name == "axis"), 1)
+        axis = attribute_integer(node, "axis", 1)
         axis += len(shape) if axis < 0 else 0
         return (math.prod(shape[:axis]), math.prod(shape[axis:]))
     axes = given if given is not None else attribute_integers(node, "axes")

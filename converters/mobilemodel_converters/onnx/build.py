@@ -9,7 +9,9 @@ from mobilemodel import dtypes
 from mobilemodel.errors import LimitExceededError, MalformedContentError, escape
 from mobilemodel.layout import elements_of
 from mobilemodel.limits import FORMAT_LIMITS
+from mobilemodel.model import GRAPH_LOCATION
 from mobilemodel_converters.onnx import structure
+from mobilemodel_converters.onnx.tensors import EXTERNAL, raw_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -17,10 +19,6 @@ if TYPE_CHECKING:
     from mobilemodel_converters.onnx.importer import OnnxSource
 
     _Documented = onnx.NodeProto | onnx.TensorProto | onnx.ValueInfoProto | onnx.GraphProto | onnx.FunctionProto
-
-LOCATION = "mobilemodel"
-"""the location that an external initializer of a bundle's graph names"""
-_EXTERNAL = 1
 
 
 def external_reference(name: str, dtype: int, dims: Iterable[int]) -> onnx.TensorProto:
@@ -30,7 +28,7 @@ def external_reference(name: str, dtype: int, dims: Iterable[int]) -> onnx.Tenso
     proto = onnx.TensorProto(name=name, data_type=dtype, dims=list(dims))
     proto.data_location = onnx.TensorProto.EXTERNAL
     length = dtypes.raw_size(dtype, elements_of(proto.dims))
-    for key, value in (("location", LOCATION), ("offset", "0"), ("length", str(length))):
+    for key, value in (("location", GRAPH_LOCATION), ("offset", "0"), ("length", str(length))):
         proto.external_data.add(key=key, value=value)
     return proto
 
@@ -108,8 +106,8 @@ def _take_out(model: onnx.ModelProto, names: frozenset[str]) -> None:
                     del graph.initializer[index]
         for index in reversed(range(len(graph.node))):
             node = graph.node[index]
-            if node.op_type == "Constant" and node.output and node.output[0] in names:
-                value = next(a.t for a in node.attribute if a.name == "value")
+            value = structure.constant_value(node)
+            if value is not None and node.output[0] in names:
                 taken[node.output[0]] = _without_value(node.output[0], value)
                 del graph.node[index]
     model.graph.initializer.extend(taken[name] for name in sorted(taken))
@@ -118,8 +116,8 @@ def _take_out(model: onnx.ModelProto, names: frozenset[str]) -> None:
 def _embed_all(model: onnx.ModelProto, source: OnnxSource) -> None:
     inside = 0
     for proto in structure.all_tensors(model):
-        if proto.data_location == _EXTERNAL:
-            inside += dtypes.raw_size(proto.data_type, elements_of(proto.dims))
+        if proto.data_location == EXTERNAL:
+            inside += raw_bytes(proto)
             if inside > FORMAT_LIMITS.graph:
                 most = f"at most {FORMAT_LIMITS.graph} bytes"
                 raise LimitExceededError("values that stay in the graph", expected=most)
@@ -128,8 +126,8 @@ def _embed_all(model: onnx.ModelProto, source: OnnxSource) -> None:
 
 def is_reference(proto: onnx.TensorProto) -> bool:
     """Whether a tensor of a bundle's graph stands for a tensor of the bundle."""
-    return proto.data_location == _EXTERNAL and any(
-        entry.key == "location" and entry.value == LOCATION for entry in proto.external_data
+    return proto.data_location == EXTERNAL and any(
+        entry.key == "location" and entry.value == GRAPH_LOCATION for entry in proto.external_data
     )
 
 
@@ -168,7 +166,7 @@ def parse_graph(graph: bytes) -> onnx.ModelProto:
     structure.check_model(model)
     main = {proto.name for proto in model.graph.initializer if is_reference(proto)}
     for proto in structure.all_tensors(model):
-        if proto.data_location == _EXTERNAL and not (is_reference(proto) and proto.name in main):
+        if proto.data_location == EXTERNAL and not (is_reference(proto) and proto.name in main):
             raise MalformedContentError("the graph refers to data outside of the bundle", found=escape(proto.name))
     return model
 

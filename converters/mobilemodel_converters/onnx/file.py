@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mobilemodel.dtypes import DType
 from mobilemodel.errors import MalformedSourceError, MalformedWireError, UsageError
 from mobilemodel.wire import BYTES, Buffer, Field, fields, varint
 
@@ -37,7 +38,6 @@ _CHILDREN = {
 }
 _RAW_DATA, _DATA_TYPE, _FLOAT_DATA, _DOUBLE_DATA, _DATA_LOCATION, _EXTERNAL_DATA = 9, 2, 4, 10, 14, 13
 _DATA_FIELDS = frozenset((_FLOAT_DATA, 5, 6, 7, _RAW_DATA, _DOUBLE_DATA, 11))
-_FLOAT, _DOUBLE = 1, 11
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _single_value(parts: list[Field]) -> Field | None:
     if len(data) != 1 or data[0].wire_type != BYTES or any(part.number == _EXTERNAL_DATA for part in parts):
         return None
     types = [part.value for part in parts if part.number == _DATA_TYPE]
-    same = {_RAW_DATA: None, _FLOAT_DATA: _FLOAT, _DOUBLE_DATA: _DOUBLE}
+    same = {_RAW_DATA: None, _FLOAT_DATA: DType.FLOAT, _DOUBLE_DATA: DType.DOUBLE}
     number = data[0].number
     if number not in same or data[0].end - data[0].start < LARGE:
         return None

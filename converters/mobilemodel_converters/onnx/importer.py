@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mobilemodel import dtypes
+from mobilemodel.dtypes import DType
 from mobilemodel.errors import (
     LimitExceededError,
     MalformedSourceError,
@@ -27,8 +28,11 @@ from mobilemodel_converters.onnx.file import ModelFile, file_sha256, open_model
 if TYPE_CHECKING:
     import onnx
 
-EXTERNAL_DTYPES = frozenset((1, 2, 3, 10, 11, 16, 17, 18, 19, 20))
-"""float16/32/64, bfloat16, float8*, int8, uint8: what ONNX Runtime takes from outside (spec/graph.md §2)"""
+EXTERNAL_DTYPES = frozenset((
+    DType.FLOAT, DType.UINT8, DType.INT8, DType.FLOAT16, DType.DOUBLE, DType.BFLOAT16, DType.FLOAT8E4M3FN,
+    DType.FLOAT8E4M3FNUZ, DType.FLOAT8E5M2, DType.FLOAT8E5M2FNUZ,
+))  # fmt: skip
+"""what ONNX Runtime takes from outside of a graph (spec/graph.md §2)"""
 _WORTH_NAMING = 1024
 """bytes from which a constant inside the graph is named in the report"""
 
@@ -93,16 +97,9 @@ def _load(source: OnnxSource) -> Model:
         inputs=tuple(_value_info(v) for v in _free_inputs(model.graph)),
         outputs=tuple(_value_info(v) for v in model.graph.output),
         sources=_sources(source),
-        notes=(f"doc strings and node metadata were left out ({stripped} of them)",) if stripped else (),
+        notes=_notes(model, stripped),
         close=source.close,
     )
-
-
-def constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """The tensor of a Constant node; None for other nodes and other kinds of constants."""
-    if node.op_type != "Constant" or structure.domain(node.domain) or len(node.output) != 1:
-        return None
-    return next((a.t for a in node.attribute if a.name == "value" and a.HasField("t")), None)
 
 
 def _candidates(model: onnx.ModelProto) -> Iterator[Candidate]:
@@ -116,7 +113,7 @@ def _candidates(model: onnx.ModelProto) -> Iterator[Candidate]:
                 obstacle = "it is the default of a subgraph's input"
             yield Candidate(proto, proto.name, not main, obstacle or ("" if main else hoist_obstacle))
         for node in graph.node:
-            value = constant_value(node)
+            value = structure.constant_value(node)
             if value is not None:
                 name = node.output[0]
                 obstacle = hoist_obstacle if counts[name] == 1 else "its name is defined more than once"
@@ -130,7 +127,7 @@ def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     for graph in structure.all_graphs(model.graph):
         found.update((proto.name, proto) for proto in graph.initializer)
         for node in graph.node:
-            value = constant_value(node)
+            value = structure.constant_value(node)
             if value is not None:
                 found[node.output[0]] = value
     return {name: proto for name, proto in found.items() if counts[name] == 1}
@@ -156,14 +153,17 @@ def _split(source: OnnxSource, model: onnx.ModelProto) -> tuple[list[SourceTenso
             )  # fmt: skip
             found.append((weight.place, tensor))
         elif not candidate.hoisted or weight.role is not Role.OTHER or size >= _WORTH_NAMING:
-            inline.append(InlineTensor(candidate.name, proto.data_type, dims, size, reason))
+            inline.append(
+                InlineTensor(candidate.name, proto.data_type, dims, size, reason, weight.role, weight.operator)
+            )
     inline += _other_inline(model)
     return _ranked(found), inline
 
 
 def _format_obstacle(name: str, proto: onnx.TensorProto) -> str | None:
     if proto.data_type not in EXTERNAL_DTYPES:
-        return f"{dtypes.name(proto.data_type) if proto.data_type != 8 else 'string'} values stay in the graph"
+        kind = dtypes.name(proto.data_type) if proto.data_type != tensors.STRING else "string"
+        return f"{kind} values stay in the graph"
     if not 1 <= len(name.encode()) <= FORMAT_LIMITS.name or "\0" in name:
         return "its name does not fit the format"
     if len(proto.dims) > FORMAT_LIMITS.rank or elements_of([d for d in proto.dims if d]) > FORMAT_LIMITS.elements:
@@ -178,13 +178,40 @@ def _other_inline(model: onnx.ModelProto) -> Iterator[InlineTensor]:
             dims = tuple(sparse.dims)
             reason = "a sparse initializer stays as it is"
             yield InlineTensor(sparse.values.name, sparse.values.data_type, dims, size, reason)
+    for node in structure.all_nodes(model.graph):
+        yield from _plain_constants(node)
     for function in model.functions:
         for node in function.node:
-            value = constant_value(node)
+            value = structure.constant_value(node)
             if value is not None and tensors.raw_bytes(value) >= _WORTH_NAMING:
                 name = f"{function.name}/{node.output[0]}"
                 size = tensors.raw_bytes(value)
                 yield InlineTensor(name, value.data_type, tuple(value.dims), size, "a constant within a model function")
+
+
+def _plain_constants(node: onnx.NodeProto) -> Iterator[InlineTensor]:
+    """Constants given as lists or as sparse tensors: they have no TensorProto that could move."""
+    if node.op_type != "Constant" or structure.domain(node.domain) or not node.output:
+        return
+    for attribute in node.attribute:
+        count = len(attribute.floats) + len(attribute.ints)
+        size = 4 * len(attribute.floats) + 8 * len(attribute.ints)
+        dtype = int(dtypes.DType.FLOAT if attribute.floats else dtypes.DType.INT64)
+        if attribute.HasField("sparse_tensor"):
+            sparse = attribute.sparse_tensor
+            size = tensors.raw_bytes(sparse.values) + tensors.raw_bytes(sparse.indices)
+            count, dtype = elements_of(sparse.dims), sparse.values.data_type
+        if size >= _WORTH_NAMING:
+            yield InlineTensor(node.output[0], dtype, (count,), size, "a constant that is no plain tensor")
+
+
+def _notes(model: onnx.ModelProto, stripped: int) -> tuple[str, ...]:
+    """What the user should know about privacy: what was left out, and what was kept as its author's words."""
+    notes = [f"doc strings and node metadata were left out ({stripped} of them)"] if stripped else []
+    kept = [entry.key for entry in model.metadata_props] + (["doc_string"] if model.doc_string else [])
+    if kept:
+        notes.append(f"the model's own metadata stay in the graph; see that nothing private is in: {', '.join(kept)}")
+    return tuple(notes)
 
 
 def _ranked(found: list[tuple[int, SourceTensor]]) -> list[SourceTensor]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mobilemodel.model import MatrixOrder, Role
-from mobilemodel_converters.onnx.arrangement import Arrangement, arrangement, attribute_integers
-from mobilemodel_converters.onnx.structure import all_nodes, domain
+from mobilemodel_converters.onnx.arrangement import Arrangement, arrangement
+from mobilemodel_converters.onnx.structure import all_nodes, attribute_integer, attribute_integers, domain
 from mobilemodel_converters.onnx.tensors import small_integers
 from mobilemodel_converters.onnx.uses import Use, UseIndex, final_uses
 
@@ -24,8 +24,10 @@ _GLOBAL_POOLS = frozenset(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 _MATRIX_INPUTS = {
     "Gemm": (0, 1), "MatMul": (0, 1), "QLinearMatMul": (0, 3), "MatMulInteger": (0, 1), "FusedMatMul": (0, 1),
     "FusedGemm": (0, 1), "DynamicQuantizeMatMul": (1,), "MatMulIntegerToFloat": (0, 1), "MatMulNBits": (1,),
+    "Attention": (1,),
 }  # fmt: skip
 _CONV_WEIGHTS = {"Conv": 1, "ConvTranspose": 1, "QLinearConv": 3, "ConvInteger": 1, "FusedConv": 1, "DeformConv": 1}
+_EMBEDDINGS = {"EmbedLayerNormalization": (2, 3, 4)}
 _RECURRENT = frozenset(("RNN", "LSTM", "GRU"))
 
 
@@ -68,7 +70,7 @@ def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 def classify(uses: list[Use], dims: tuple[int, ...], network: Network) -> Weight:
     """The role of a tensor of ``dims`` by all its uses; the first in the graph decides, an FC layer before others.
 
-    A quantized weight is followed through its DequantizeLinear.
+    A quantized weight is followed through its DequantizeLinear, one quantized on the fly through QuantizeLinear too.
     """
     found = []
     for use in uses:
@@ -81,11 +83,13 @@ def classify(uses: list[Use], dims: tuple[int, ...], network: Network) -> Weight
     return min(found, key=lambda weight: (weight.role is not Role.FC, weight.place))
 
 
-def _through_dequantize(use: Use, index: UseIndex) -> list[Use]:
-    if use.node.op_type != "DequantizeLinear" or use.position != 0 or use.in_function or not use.node.output:
+def _through_dequantize(use: Use, index: UseIndex, steps: int = 2) -> list[Use]:
+    quantizing = use.node.op_type in ("QuantizeLinear", "DequantizeLinear")
+    if not quantizing or not steps or use.position != 0 or use.in_function or not use.node.output:
         return [use]
     further = final_uses(index, use.node.output[0]) or []
-    return [Use(u.node, u.position, use.order, use.chain + u.chain, u.in_function) for u in further]
+    reached = [Use(u.node, u.position, use.order, use.chain + u.chain, u.in_function) for u in further]
+    return [final for step in reached for final in _through_dequantize(step, index, steps - 1)]
 
 
 def _weight(use: Use, arranged: Arrangement, network: Network) -> Weight | None:
@@ -95,20 +99,20 @@ def _weight(use: Use, arranged: Arrangement, network: Network) -> Weight | None:
         return None
     if use.position in _MATRIX_INPUTS.get(operator, ()) and rank >= 2:
         return Weight(Role.FC, operator, _matrix_order(use, arranged), use.order)
+    if operator == "Einsum" and rank >= 2:
+        return Weight(Role.FC, operator, MatrixOrder(), use.order)
+    if use.position in _EMBEDDINGS.get(operator, ()) and rank >= 2:
+        return Weight(Role.EMBEDDING, operator, MatrixOrder(), use.order)
     if _CONV_WEIGHTS.get(operator) == use.position and rank >= 3:
         role = Role.FC if operator == "Conv" and _sees_one_position(use, arranged, network) else Role.CONV
         return Weight(role, operator, _conv_order(use, arranged), use.order)
     if operator in _RECURRENT and use.position in (1, 2) and rank == 3:
         return Weight(Role.RECURRENT, operator, arranged.order((0, 1, 2), 2), use.order)
     if operator == "Gather" and use.position == 0 and rank >= 2:
-        axis = _attribute(use.node, "axis", 0) % rank
+        axis = attribute_integer(use.node, "axis", 0) % rank
         wanted = (axis, *(other for other in range(rank) if other != axis))
         return Weight(Role.EMBEDDING, operator, arranged.order(wanted, 1), use.order)
     return None
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((int(a.i) for a in node.attribute if a.name == name), default)
 
 
 def _matrix_order(use: Use, arranged: Arrangement) -> MatrixOrder:
@@ -117,7 +121,7 @@ def _matrix_order(use: Use, arranged: Arrangement) -> MatrixOrder:
     if operator == "MatMulNBits":
         return MatrixOrder()
     left = use.position == 0
-    transposed = operator in ("Gemm", "FusedGemm", "FusedMatMul") and _attribute(
+    transposed = operator in ("Gemm", "FusedGemm", "FusedMatMul") and attribute_integer(
         use.node, "transA" if left else "transB", 0
     )
     batch = tuple(range(rank - 2))
@@ -130,7 +134,7 @@ def _conv_order(use: Use, arranged: Arrangement) -> MatrixOrder:
     rank = len(arranged.axes)
     if use.node.op_type != "ConvTranspose":
         return arranged.order((0, *range(2, rank), 1), 1)
-    groups = _attribute(use.node, "group", 1)
+    groups = attribute_integer(use.node, "group", 1)
     shape = arranged.shape
     if not arranged.in_order or groups < 1 or shape[0] % groups:
         return MatrixOrder()

@@ -69,6 +69,23 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         yield from (tensor.values, tensor.indices)
 
 
+def constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """The tensor of a Constant node; None for other nodes and other kinds of constants."""
+    if node.op_type != "Constant" or domain(node.domain) or len(node.output) != 1:
+        return None
+    return next((a.t for a in node.attribute if a.name == "value" and a.HasField("t")), None)
+
+
+def attribute_integer(node: onnx.NodeProto, name: str, default: int) -> int:
+    """A node's attribute of one integer; ``default`` where it has none."""
+    return next((int(a.i) for a in node.attribute if a.name == name), default)
+
+
+def attribute_integers(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
+    """A node's attribute of several integers; empty where it has none."""
+    return next((tuple(a.ints) for a in node.attribute if a.name == name), ())
+
+
 def domain(name: str) -> str:
     """A node's domain in its short form: ``ai.onnx`` is the empty one."""
     return "" if name == "ai.onnx" else name

@@ -12,7 +12,7 @@ import numpy as np
 
 from mobilemodel import dtypes
 from mobilemodel.errors import MalformedSourceError, UnsupportedSourceError, escape
-from mobilemodel.layout import elements_of
+from mobilemodel.layout import ceil_div, elements_of
 from mobilemodel.wire import fields
 from mobilemodel_converters.onnx.file import ModelFile, read_at
 
@@ -154,7 +154,7 @@ def _typed_length(tensor: onnx.TensorProto, elements: int) -> tuple[int, int]:
     if kind in (dtypes.DType.UINT64, dtypes.DType.UINT32):
         return elements, len(tensor.uint64_data)
     width = dtypes.bits(kind)
-    return (elements if width >= 8 else -(-elements * width // 8)), len(tensor.int32_data)
+    return (elements if width >= 8 else ceil_div(elements * width, 8)), len(tensor.int32_data)
 
 
 def read_value(tensor: onnx.TensorProto, source: ModelFile, files: ExternalFiles) -> bytes:

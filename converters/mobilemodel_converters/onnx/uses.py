@@ -53,6 +53,8 @@ DATA_INPUTS: dict[tuple[str, str], frozenset[int]] = {
     ("com.microsoft", "FusedConv"): frozenset(range(4)),
     ("com.microsoft", "FusedMatMul"): _PAIR,
     ("com.microsoft", "FusedGemm"): _TRIPLE,
+    ("com.microsoft", "Attention"): frozenset((1, 2)),
+    ("com.microsoft", "EmbedLayerNormalization"): frozenset(range(2, 7)),
     ("com.microsoft", "SkipLayerNormalization"): frozenset(range(5)),
     ("com.microsoft", "DynamicQuantizeMatMul"): frozenset(range(5)),
     ("com.microsoft", "MatMulIntegerToFloat"): frozenset(range(7)),
