@@ -41,12 +41,6 @@ class BundleWriter:
         self.payloads.flush()
         return write_container(out, manifest, self._spool)
 
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes of all payloads so far, open pools included."""
-        self.payloads.flush()
-        return self._spool.stored_bytes
-
     def close(self) -> None:
         """Give the disk space back."""
         self._spool.close()

@@ -14,6 +14,9 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 import mobilemodel as mm
 from mobilemodel.audit.report import Report, TensorReport
 from mobilemodel.errors import CheckFailedError
+from mobilemodel.model import Role, SourceTensor
+from mobilemodel.quantize.plan import load_plan
+from mobilemodel.quantize.sampling import predicted_bytes
 
 SIDE = 64
 RNG = np.random.default_rng(5)
@@ -155,3 +158,15 @@ def test_export_says_what_stayed_in_the_graph(tmp_path: Path, capsys: pytest.Cap
     assert "1 tensors that stayed in the graph" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "m.mm"), str(tmp_path / "back.onnx")]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("scheme", "most"), [("lossless", 1.02), ("fp16", 1.02), ("kmeans-4", 1.05)])
+def test_the_size_predicted_from_a_sample_is_the_size(scheme: str, most: float, tmp_path: Path) -> None:
+    """'Refused before writing, with the predicted size': so the prediction has to be near."""
+    wide = RNG.standard_normal((2048, 3000)).astype(np.float32)
+    source = write(tmp_path / "w.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": wide}, ("N", 2048))
+    plan = load_plan(scheme)
+    tensor = SourceTensor("w", 1, wide.shape, wide.tobytes, Role.FC, "MatMul", rank_in_role=0)
+    predicted = predicted_bytes(tensor, plan.rule(tensor, 1))
+    stored = rows(mm.convert(source, tmp_path / "w.mm", scheme=scheme))["w"].stored_bytes
+    assert 1 / most <= predicted / stored <= most
