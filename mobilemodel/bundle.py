@@ -6,8 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from mobilemodel.errors import (
     UnsupportedEncodingError,
     UnsupportedFeatureError,
 )
+from mobilemodel.files import Closing
 from mobilemodel.limits import FORMAT_LIMITS, Limits
 from mobilemodel.v1 import bundle_pb2 as pb
 
@@ -202,7 +202,7 @@ class Tensor:
             raise error.within(file=self._file, tensor=self.name) from None
 
 
-class Bundle(Mapping[str, Tensor]):
+class Bundle(Closing, Mapping[str, Tensor]):
     """An open bundle: tensors by name, in ascending order of their names, and what surrounds them.
 
     Close it, or use it as a context manager; arrays that were decoded stay valid afterwards.
@@ -214,14 +214,6 @@ class Bundle(Mapping[str, Tensor]):
         self._source = payloads.PoolCache(container)
         self._index = {message.name: message for message in container.manifest.tensors}
         self._tensors: dict[str, Tensor] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._index:

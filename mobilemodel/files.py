@@ -20,7 +20,23 @@ _KINDS = {
 _NO_LINKS = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS))
 
 
-class OutputFile:
+class Closing:
+    """What is closed at the end of its ``with`` block, however that ends."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what is held; closing twice does no harm."""
+        raise NotImplementedError
+
+
+class OutputFile(Closing):
     """A file on its way to ``path``; it appears there by ``commit`` alone, whole.
 
     On Linux the file has no name until then, so that nothing is left behind however the process ends; elsewhere a
@@ -42,14 +58,6 @@ class OutputFile:
         self._temporary: str | None = None
         self._check()
         self.file: BinaryIO = self._open()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check(self) -> None:
         if os.path.basename(self.path) in ("", os.curdir, os.pardir):

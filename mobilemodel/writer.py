@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from mobilemodel.container import Spool, write_container
 from mobilemodel.encodings.payloads import Effort, Family, PayloadWriter
+from mobilemodel.files import Closing
 from mobilemodel.v1 import bundle_pb2 as pb
 
 
-class BundleWriter:
+class BundleWriter(Closing):
     """Takes payloads in any order, then writes the whole file (spec/container.md §8).
 
     ``folder`` holds the temporary file, which has no name; ``baseline`` packs for readers without zstd.
@@ -23,14 +23,6 @@ class BundleWriter:
         self._spool = Spool(folder)
         self.payloads = PayloadWriter(self._spool, Family.BASELINE if baseline else Family.FULL)
         """what encodings write to"""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def add(self, raw: bytes | memoryview) -> int:
         """Add graph, labels, report or a mean picture; return the payload's index for the manifest."""

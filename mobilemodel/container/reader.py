@@ -7,8 +7,6 @@ import os
 import stat
 import zlib
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 from mobilemodel.container import framing, validate
 from mobilemodel.errors import (
@@ -18,6 +16,7 @@ from mobilemodel.errors import (
     PayloadChecksumError,
     UsageError,
 )
+from mobilemodel.files import Closing
 from mobilemodel.limits import FORMAT_LIMITS, Limits
 from mobilemodel.v1 import bundle_pb2 as pb
 
@@ -25,7 +24,7 @@ from mobilemodel.v1 import bundle_pb2 as pb
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-class Container:
+class Container(Closing):
     """A validated manifest and the bytes of its payloads.
 
     ``stored(k)`` hands out payload k only after its frame and CRC-32 were checked, once. Views that are still held
@@ -42,14 +41,6 @@ class Container:
         self._mapping = mapping
         self._frames = framing.frames(manifest_size, [entry.stored_size for entry in manifest.payloads])
         self._checked = bytearray(len(self._frames))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the file; reading afterwards raises UsageError."""

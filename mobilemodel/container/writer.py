@@ -8,11 +8,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import IO, BinaryIO, Self
+from typing import IO, BinaryIO
 
 from mobilemodel.container import framing
 from mobilemodel.errors import LimitExceededError, OutputError
+from mobilemodel.files import Closing
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.v1 import bundle_pb2 as pb
 
@@ -29,7 +29,7 @@ class SpooledPayload:
     crc32: int
 
 
-class Spool:
+class Spool(Closing):
     """Encoded payloads in the order of the file; they wait on disk, not in memory.
 
     The temporary file has no name, so that nothing is left behind however the process ends.
@@ -43,14 +43,6 @@ class Spool:
             raise OutputError(f"cannot make a temporary file: {error.strerror}", file=place) from None
         self.payloads: list[SpooledPayload] = []
         self.stored_bytes = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def add(self, stored: bytes, codec: int, raw_size: int) -> int:
         """Append a payload; return its index.
