@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import numpy as np
+import numpy.typing as npt
 
 from mobilemodel import dtypes, layout
 from mobilemodel.codecs import Effort
@@ -15,6 +16,9 @@ from mobilemodel.v1 import bundle_pb2 as pb
 
 CHUNK_ELEMENTS = 128 * KIB
 """a byte plane then fills one zstd block, and each plane gets a Huffman table of its own"""
+
+_NARROWED = 64 * KIB
+"""values that are tried at a time: most tensors show at once that they are no halves"""
 
 
 def decode_chunks(source: PayloadSource, dense: pb.Dense, dims: Sequence[int]) -> Iterator[bytes | memoryview]:
@@ -46,6 +50,39 @@ def widen(raw: bytes | memoryview, stored_dtype: int) -> bytes:
         with np.errstate(invalid="ignore"):
             return np.frombuffer(raw, "<f2").astype("<f4").tobytes()
     return (np.frombuffer(raw, "<u2").astype("<u4") << 16).tobytes()
+
+
+def narrow(raw: bytes | bytearray | memoryview, dtype: int) -> tuple[bytes | bytearray | memoryview, int]:
+    """The inverse of ``widen`` where there is one: the values and their type, float16 or bfloat16 where every float32
+    survives that bit for bit, else as they came.
+
+    >>> stored, dtype = narrow(np.array([1.5, -0.0], "<f4").tobytes(), dtypes.DType.FLOAT)
+    >>> bytes(stored).hex(), dtypes.name(dtype)
+    ('003e0080', 'float16')
+    """
+    if dtype != dtypes.DType.FLOAT:
+        return raw, dtype
+    bits = np.frombuffer(raw, "<u4")
+    for stored_dtype, halve in ((dtypes.DType.FLOAT16, _float16_bits), (dtypes.DType.BFLOAT16, _bfloat16_bits)):
+        halves = np.empty(bits.size, "<u2")
+        for start in range(0, bits.size, _NARROWED):
+            piece = bits[start : start + _NARROWED]
+            halves[start : start + _NARROWED] = halve(piece)
+            again = widen(halves[start : start + _NARROWED].tobytes(), stored_dtype)
+            if not np.array_equal(np.frombuffer(again, "<u4"), piece):
+                break
+        else:
+            return halves.data.cast("B"), stored_dtype
+    return raw, dtype
+
+
+def _float16_bits(bits: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint16]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bits.view("<f4").astype("<f2").view("<u2")
+
+
+def _bfloat16_bits(bits: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint16]:
+    return (bits >> 16).astype("<u2")
 
 
 def to_planes(raw: bytes | memoryview, item_size: int) -> bytes:

@@ -76,11 +76,14 @@ def encode_tensor(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, r
 
 
 def _encode_as_it_is(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, raw: Buffer) -> str:
-    """Encode bit for bit, as a palette where that is smaller; returns how, or nothing for a dense tensor."""
-    exact = _encode_exact(writer, out, tensor, raw, _dense_estimate(writer, raw))
-    if not exact:
-        dense.encode(writer, out.dense, raw, tensor.dtype, tensor.elements)
-    return exact
+    """Encode bit for bit, as halves or as a palette where that is smaller; returns how, or nothing for a dense tensor
+    of its own type."""
+    stored, stored_dtype = dense.narrow(raw, tensor.dtype)
+    exact = _encode_exact(writer, out, tensor, raw, _dense_estimate(writer, stored))
+    if exact:
+        return exact
+    dense.encode(writer, out.dense, stored, stored_dtype, tensor.elements)
+    return "" if stored_dtype == tensor.dtype else f"its values are {dtypes.name(stored_dtype)}, without loss"
 
 
 def _floats(tensor: SourceTensor, raw: Buffer) -> npt.NDArray[Any]:

@@ -283,3 +283,33 @@ def test_codec_and_profile_change_no_value(codec: str, profile: str, tmp_path: P
     assert report.profile == ("baseline" if profile == "baseline" or codec == "png" else "full")
     with mm.open(tmp_path / "plain.mm") as plain, mm.open(tmp_path / "out.mm") as bundle:
         assert all(same_bits(plain[name].numpy(), bundle[name].numpy()) for name in plain)
+
+
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("scheme", ["lossless", "int8"])
+def test_float32_values_that_are_halves_are_stored_as_halves(kind: str, scheme: str, tmp_path: Path) -> None:
+    """A tensor kept as it is, as a source of half precision gives it: 16 bits a value, and the same float32 bits."""
+    rng = np.random.default_rng(3)
+    if kind == "float16":
+        halves = rng.standard_normal(4096).astype(np.float16)
+        halves[:6] = [0.0, -0.0, np.inf, -np.inf, 6e-8, 65504]
+        weights = halves.astype(np.float32)
+    else:
+        bits = rng.standard_normal(4096).astype(np.float32).view(np.uint32) & 0xFFFF0000
+        bits[:3] = [0x7F810000, 0xFF800000, 0x00010000]  # a NaN with a payload, -inf, a subnormal
+        weights = bits.view(np.float32)
+    row, decoded = convert_weight(weights.reshape(64, 64), tmp_path, scheme)
+    assert row.encoding == "dense"
+    assert row.bits == 16
+    assert same_bits(decoded, weights.reshape(64, 64))
+    assert kind in row.reason or row.decision == "declined"
+
+
+def test_one_value_that_is_no_half_keeps_float32(tmp_path: Path) -> None:
+    weights = np.random.default_rng(4).standard_normal((64, 64)).astype(np.float16).astype(np.float32)
+    weights[-1, -1] = np.float32(1 / 3)
+    row, decoded = convert_weight(weights, tmp_path, "lossless")
+    assert row.bits == 32
+    assert same_bits(decoded, weights)
