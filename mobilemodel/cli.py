@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from mobilemodel.arguments import Command, command_line, source_options
 from mobilemodel.errors import MobileModelError, escape
 
 if TYPE_CHECKING:
     from mobilemodel.bundle import Bundle
     from mobilemodel.pipeline import Verification
-
-EXIT_CODES = """\
-exit codes: 0 done; 1 a check said no, or an output could not be written; 2 wrong usage; 3 malformed input;
-4 well formed but not supported; 130 interrupted.  Data go to stdout, everything else to stderr."""
-EXAMPLES = """\
-examples:
-  mobilemodel convert alexnet.onnx out.mm --scheme mixed-4-8
-  mobilemodel inspect out.mm
-  mobilemodel verify out.mm --against alexnet.onnx
-  mobilemodel export out.mm again.onnx
-"""
-PREPROCESSING = """\
-preprocessing is resize, crop, channel order, then (x - mean) * scale on pixels of 0 to 255. It is kept in the bundle
-for the applications that read it; the network is not changed."""
-
 
 class Terminated(BaseException):
     """SIGTERM or SIGHUP: unwinds like an interruption, so that temporary files are taken away."""
@@ -76,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        options = _parser().parse_args(arguments)
+        options = command_line(_COMMANDS).parse_args(arguments)
     except SystemExit:
         sys.stdout.flush()  # the help text: a pipe that is closed shows now
         raise
@@ -119,101 +104,6 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
-    from mobilemodel import FORMAT_VERSION, __version__
-
-    parser = argparse.ArgumentParser(
-        "mobilemodel", description="Small bundles of trained networks for phones.", epilog=f"{EXAMPLES}\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )  # fmt: skip
-    version = f"mobilemodel {__version__}, format {FORMAT_VERSION}, codecs stored zlib png zstd"
-    parser.add_argument("--version", "-V", action="version", version=version)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_convert(commands)
-    _add_inspect(commands)
-    _add_verify(commands)
-    _add_export(commands)
-    listing = _command(commands, "converters", "list the source formats", _converters)
-    listing.add_argument("--json", action="store_true", help="as JSON (docs/json.md)")
-    return parser
-
-
-Commands = argparse._SubParsersAction  # argparse has no public name for it
-
-
-def _command(
-    commands: Commands[argparse.ArgumentParser],
-    name: str,
-    what: str,
-    run: Callable[[argparse.Namespace], int],
-    more: str = "",
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name, help=what, description=f"{what[0].upper()}{what[1:]}.", epilog=f"{more}\n\n{EXIT_CODES}".lstrip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )  # fmt: skip
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_convert(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "convert", "convert a trained network to a bundle", _convert, PREPROCESSING)
-    add = parser.add_argument
-    add("sources", nargs="+", metavar="SRC", help="the model's file or files")
-    add("out", metavar="OUT", help="the bundle to write, such as out.mm")
-    add("--scheme", default="mixed-4-8", metavar="NAME|FILE.toml",
-        help="lossless, fp16, int8, kmeans-8|4|2|1, mixed-4-8 (default), palette-8|6|4, or a plan")  # fmt: skip
-    add("--codec", choices=("auto", "zstd", "png"), default="auto", help="what packs the codes")
-    add("--profile", choices=("full", "baseline"), default="full", help="baseline: readers need no zstd")
-    add("--from", dest="converter", metavar="FORMAT", help="the source's format, where its content does not tell")
-    add("--dry-run", action="store_true", help="report, and write nothing")
-    add("--json", action="store_true", help="the report as JSON (docs/json.md)")
-    add("--force", action="store_true", help="replace an existing output")
-    add("--labels", metavar="F", help="class names, one on each line")
-    add("--mean", metavar="F|V,V,V", help="subtracted: one value, one for each channel, or a .npy picture")
-    add("--scale", metavar="S|S,S,S", help="multiplies what is left")
-    add("--channels", choices=("rgb", "bgr", "grey"), help="what the input takes (default rgb)")
-    add("--resize", metavar="MODE", help="short:256, fit:320x240 or 256x256 (height x width), "
-        "then :nearest, :bilinear (default), :corners, :area or :bicubic")  # fmt: skip
-    add("--crop", metavar="SIZE", help="227, or height x width as 224x192, from the centre")
-    add("--licence", default="", metavar="SPDX", help="licence of the model, such as Apache-2.0")
-    add("--description", default="", metavar="TEXT", help="kept in the bundle")
-
-
-def _add_inspect(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "inspect", "list a bundle, or one of its tensors, without decoding it", _inspect)
-    parser.add_argument("bundle", metavar="OUT", help="the bundle")
-    parser.add_argument("tensor", nargs="?", metavar="TENSOR", help="the name of a tensor: all that is known of it")
-    parser.add_argument("--json", action="store_true", help="as JSON (docs/json.md)")
-
-
-def _add_verify(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "verify", "read every byte of a bundle, and compare it with its source", _verify)
-    parser.add_argument("bundle", metavar="OUT", help="the bundle")
-    parser.add_argument("--against", nargs="+", default=[], metavar="SRC", help="the model that it was made from")
-    parser.add_argument("--from", dest="converter", metavar="FORMAT", help="the source's format")
-    parser.add_argument("--tolerance", type=_tolerance, metavar="X",
-                        help="largest difference of an output relative to its largest value, such as 0.05")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="as JSON (docs/json.md)")
-
-
-def _tolerance(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 on, found {text!r}")
-    return value
-
-
-def _add_export(commands: Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "export", "write a bundle's content as a plain file", _export)
-    parser.add_argument("bundle", metavar="OUT", help="the bundle")
-    parser.add_argument("file", metavar="FILE", help="ends in .onnx, .npz or .safetensors")
-    parser.add_argument("--force", action="store_true", help="replace an existing file")
-
-
 def _convert(options: argparse.Namespace) -> int:
     from mobilemodel.audit.report import report_json, report_text
     from mobilemodel.pipeline import ConvertOptions, PreprocessingOptions, convert
@@ -225,8 +115,9 @@ def _convert(options: argparse.Namespace) -> int:
     with Progress() as progress:
         report = convert(options.sources, options.out, scheme=options.scheme, options=ConvertOptions(
             codec=options.codec, profile=options.profile, force=options.force, dry_run=options.dry_run,
-            converter=options.converter, preprocessing=step, mean_picture=mean_picture, labels=labels,
-            licence=options.licence, description=options.description, progress=progress.show,
+            converter=options.converter, source=source_options(options), preprocessing=step,
+            mean_picture=mean_picture, labels=labels, licence=options.licence, description=options.description,
+            progress=progress.show,
         ))  # fmt: skip
     print(report_json(report) if options.json else report_text(report))
     if options.dry_run:
@@ -253,8 +144,8 @@ def _verify(options: argparse.Namespace) -> int:
     from mobilemodel.pipeline import verify
 
     with mobilemodel.open(options.bundle) as bundle, Progress() as progress:
-        found = verify(bundle, options.against, converter=options.converter, tolerance=options.tolerance,
-                       progress=progress.show)  # fmt: skip
+        found = verify(bundle, options.against, converter=options.converter, options=source_options(options),
+                       tolerance=options.tolerance, progress=progress.show)  # fmt: skip
     if options.json:
         _print_json(verification_json(found))
     else:
@@ -282,9 +173,10 @@ def _export(options: argparse.Namespace) -> int:
     from mobilemodel.exporter import export
 
     with mobilemodel.open(options.bundle) as bundle:
-        for path in export(bundle, options.file, force=options.force):
+        for path in export(bundle, options.file, force=options.force, klaus=options.klaus, say=_talk):
             print(escape(path, 4096))
-        inside = 0 if options.file.lower().endswith(".onnx") else _left_in_graph(bundle)
+        whole = options.file.lower().endswith((".onnx", ".sqlite3"))
+        inside = 0 if whole else _left_in_graph(bundle)
     if inside:
         _talk(f"{inside} tensors that stayed in the graph are not in this file; the .onnx export has them")
     return 0
@@ -353,6 +245,15 @@ class Progress:
         share = f" {100 * done // total} %" if total else ""
         print(f"\r\x1b[K{escape(what, 60)}{share}", end="", file=sys.stderr, flush=True)
         self._shown = True
+
+
+_COMMANDS: dict[str, Command] = {
+    "convert": _convert,
+    "inspect": _inspect,
+    "verify": _verify,
+    "export": _export,
+    "converters": _converters,
+}
 
 
 def run_and_exit() -> NoReturn:

@@ -38,6 +38,7 @@ class MobileModelError(Exception):
         message: str,
         *,
         file: str | None = None,
+        layer: str | None = None,
         tensor: str | None = None,
         offset: int | None = None,
         expected: object = None,
@@ -47,6 +48,7 @@ class MobileModelError(Exception):
         super().__init__(message)
         self.message = message
         self.file = file
+        self.layer = layer
         self.tensor = tensor
         self.offset = offset
         self.expected = expected
@@ -54,10 +56,16 @@ class MobileModelError(Exception):
         self.advice = advice
 
     def within(
-        self, *, file: str | None = None, tensor: str | None = None, offset: int | None = None
+        self,
+        *,
+        file: str | None = None,
+        layer: str | None = None,
+        tensor: str | None = None,
+        offset: int | None = None,
     ) -> MobileModelError:
         """Add the place where the error happened, unless a deeper caller has said it; return the same error."""
         self.file = self.file if self.file is not None else file
+        self.layer = self.layer if self.layer is not None else layer
         self.tensor = self.tensor if self.tensor is not None else tensor
         self.offset = self.offset if self.offset is not None else offset
         return self
@@ -65,6 +73,7 @@ class MobileModelError(Exception):
     def __str__(self) -> str:
         place = [
             escape(self.file) if self.file else "",
+            f"layer '{escape(self.layer)}'" if self.layer is not None else "",
             f"tensor '{escape(self.tensor)}'" if self.tensor is not None else "",
             f"offset {self.offset:#x}" if self.offset is not None else "",
         ]

@@ -5,8 +5,8 @@ A converter reads one source format and makes one ``Model``; everything after it
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -114,6 +114,21 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
+class SourceOptions:
+    """What a user may say of a source beside its files; a converter names the fields that it takes in ``options``."""
+
+    topology: str = ""
+    """``--topology``: which network it is, where the files do not tell"""
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    """``--png LAYER=FILE``: picture files that hold the codes of a layer"""
+    input_shape: tuple[int | None, ...] = ()
+    """``--input-shape``: sizes of the input's axes, N C H W; None: any"""
+
+
+NO_OPTIONS = SourceOptions()
+
+
+@dataclass(frozen=True)
 class Model:
     """One network as an importer understood it."""
 
@@ -125,6 +140,8 @@ class Model:
     outputs: tuple[pb.ValueInfo, ...] = ()
     sources: tuple[SourceFile, ...] = ()
     preprocessing: tuple[pb.Preprocessing, ...] = ()
+    mean_picture: bytes = b""
+    """float32, height x width x channels: the mean picture of the last of ``preprocessing``, which has its size"""
     labels: tuple[str, ...] = ()
     licence: str = ""
     description: str = ""

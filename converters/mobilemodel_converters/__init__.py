@@ -7,17 +7,23 @@ a checkout that is not installed works too. Nothing is imported before it is ask
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
 from mobilemodel.errors import UsageError
-from mobilemodel.model import Model
+from mobilemodel.model import NO_OPTIONS, Model, SourceOptions
 
 GROUP = "mobilemodel.converters"
-BUILT_IN = {"onnx": "mobilemodel_converters.onnx:OnnxConverter"}
+BUILT_IN = {
+    "onnx": "mobilemodel_converters.onnx:OnnxConverter",
+    "caffe": "mobilemodel_converters.caffe:CaffeConverter",
+    "ccv": "mobilemodel_converters.ccv:CcvConverter",
+    "qcnn": "mobilemodel_converters.qcnn:QcnnConverter",
+    "deep-compression": "mobilemodel_converters.deep_compression:DeepCompressionConverter",
+}
 
 
 class Converter(Protocol):
@@ -29,12 +35,14 @@ class Converter(Protocol):
     """one line for ``mobilemodel converters``"""
     suffixes: tuple[str, ...]
     """file name endings for people; content decides"""
+    options: tuple[str, ...]
+    """the fields of SourceOptions that it takes"""
 
     def sniff(self, paths: Sequence[Path]) -> bool:
         """Whether these files are of this format, by their content; never raises for a foreign file."""
         ...
 
-    def load(self, paths: Sequence[Path]) -> Model:
+    def load(self, paths: Sequence[Path], options: SourceOptions) -> Model:
         """Read the model. Raises MalformedSourceError, UnsupportedSourceError or LimitExceededError."""
         ...
 
@@ -97,6 +105,24 @@ def find_converter(paths: Sequence[Path], name: str | None = None) -> Converter:
         if converter.sniff(paths):
             return converter
     raise UsageError(
-        "no converter knows this file by its content", file=str(paths[0]),
+        f"no converter knows {'this file' if len(paths) == 1 else 'these files'} by content",
+        file=" with ".join(map(str, paths)),
         advice="`mobilemodel converters` lists the formats; --from NAME names one.",
     )  # fmt: skip
+
+
+_SPELLINGS = {"topology": "--topology", "pictures": "--png", "input_shape": "--input-shape"}
+
+
+def load_model(paths: Sequence[Path], name: str | None = None, options: SourceOptions = NO_OPTIONS) -> Model:
+    """Read a model by the converter called ``name``, else by the first that knows the files.
+
+    Raises UsageError for an option that the format has no use for, and what ``find_converter`` and ``Converter.load``
+    raise.
+    """
+    converter = find_converter(paths, name)
+    for option in fields(options):
+        if getattr(options, option.name) and option.name not in converter.options:
+            spelling = _SPELLINGS[option.name]
+            raise UsageError(f"{spelling} means nothing to the source format '{converter.name}'", file=str(paths[0]))
+    return converter.load(paths, options)

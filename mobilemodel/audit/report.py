@@ -151,7 +151,7 @@ def report_text(report: Report) -> str:
     text = table(header, rows, frozenset((0, 1, 2, 3, 8)))
     ratio = report.source_bytes / report.file_bytes
     text += (
-        f"\n\ntensors {sum(t.stored_bytes for t in stored):,}, graph {report.graph_bytes:,}, labels and report "
+        f"\n\ntensors {sum(t.stored_bytes for t in stored):,}, graph {report.graph_bytes:,}, labels, mean and report "
         f"{report.other_bytes:,}, manifest and framing {report.manifest_bytes:,} bytes\n"
         f"total {report.file_bytes:,} bytes ({size_text(report.file_bytes)}), "
         f"{_ratio_text(ratio)} {report.source_bytes:,} bytes of tensors"

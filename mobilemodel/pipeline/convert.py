@@ -14,10 +14,10 @@ from mobilemodel import dtypes
 from mobilemodel.audit.predict import baseline_size
 from mobilemodel.audit.report import Hint, Report, TensorReport, preprocessing_text, stored_report
 from mobilemodel.bundle import Bundle, open_bundle
-from mobilemodel.errors import CheckFailedError, MobileModelError, OutputError, UsageError
+from mobilemodel.errors import CheckFailedError, MobileModelError, OutputError, UsageError, escape
 from mobilemodel.files import OutputFile, same_file
 from mobilemodel.limits import FORMAT_LIMITS
-from mobilemodel.model import WEIGHT_ROLES, InlineTensor, Model, Role, SourceTensor
+from mobilemodel.model import NO_OPTIONS, WEIGHT_ROLES, InlineTensor, Model, Role, SourceOptions, SourceTensor
 from mobilemodel.pipeline.labels import labels_text
 from mobilemodel.pipeline.oversize import refuse_oversize
 from mobilemodel.pipeline.preprocessing import placed
@@ -53,6 +53,8 @@ class ConvertOptions:
     dry_run: bool = False
     converter: str | None = None
     """name of the source format; None: by content"""
+    source: SourceOptions = NO_OPTIONS
+    """what is said of the source beside its files"""
     preprocessing: pb.Preprocessing | None = None
     """its input and layout are filled in: those of the model's only picture input"""
     mean_picture: bytes = b""
@@ -93,7 +95,7 @@ def convert(
     Raises a MobileModelError: UsageError, MalformedSourceError, UnsupportedSourceError, LimitExceededError,
     OutputError, OutputExistsError, PlanError.
     """
-    from mobilemodel_converters import find_converter
+    from mobilemodel_converters import load_model
 
     baseline = options.baseline
     plan = load_plan(scheme)
@@ -105,7 +107,7 @@ def convert(
         raise UsageError("the output is the source", file=str(target), advice="Name another output.")
     with OutputFile(out, force=options.force or options.dry_run) as output:
         options.progress("reading", 0, 0)
-        model = find_converter(paths, options.converter).load(paths)
+        model = load_model(paths, options.converter, options.source)
         try:
             with BundleWriter(output.folder, baseline=baseline) as writer:
                 return _Conversion(model, plan, options, output, writer).run()
@@ -130,6 +132,7 @@ class _Conversion:
         self.chosen = self._choose()
         self.manifest = _new_manifest(model, plan, options)
         self.labels = options.labels or model.labels
+        self.mean_picture = options.mean_picture if options.preprocessing is not None else model.mean_picture
         self.outcomes: dict[str, Outcome] = {}
 
     def run(self) -> Report:
@@ -160,8 +163,8 @@ class _Conversion:
         self.manifest.graph = self.writer.add(self.model.build_graph(hoisted))
         if self.labels:
             self.manifest.labels = self.writer.add(labels_text(self.labels))
-        if self.options.mean_picture:
-            self.manifest.preprocessing[-1].mean_picture.payload = self.writer.add(self.options.mean_picture)
+        if self.mean_picture:
+            self.manifest.preprocessing[-1].mean_picture.payload = self.writer.add(self.mean_picture)
 
     def _write_tensors(self) -> None:
         total = sum(tensor.raw_bytes for tensor, _ in self.chosen)
@@ -202,6 +205,9 @@ class _Conversion:
 
     def _notes(self) -> tuple[str, ...]:
         lost = [f"the plan's {key} matches no tensor" for key in self.plan.unmatched(self.model.tensors)]
+        if self.options.preprocessing is not None:
+            lost += [f"what the options say replaces the source's preprocessing of {escape(step.input)}: "
+                     f"{preprocessing_text(step)}" for step in self.model.preprocessing]  # fmt: skip
         return (*self.model.notes, *lost)
 
     def _inline(self) -> list[TensorReport]:

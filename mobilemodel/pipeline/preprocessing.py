@@ -2,24 +2,22 @@
 
 resize  short:256, fit:320x240, 256x256 (warp); a kernel may follow: short:256:bicubic
 crop    227, or 224x192 (height x width)
-mean    one value, one for each channel, or a .npy file with a picture
+mean    one value, one for each channel, or a picture: a .npy file, or Caffe's mean.binaryproto
 scale   one value, or one for each channel
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from mobilemodel import dtypes
 from mobilemodel.dtypes import DType
 from mobilemodel.errors import UsageError
-from mobilemodel.files import read_small_file
 from mobilemodel.limits import FORMAT_LIMITS
+from mobilemodel.pipeline.mean import read_mean_picture, usual_channels
 from mobilemodel.v1 import bundle_pb2 as pb
 
 _MODES = {"short": pb.Resize.MODE_SHORT, "fit": pb.Resize.MODE_FIT, "warp": pb.Resize.MODE_WARP}
@@ -32,8 +30,6 @@ _KERNELS = {
 }
 _ANTIALIASED = (pb.Resize.KERNEL_BILINEAR_HALF_PIXEL, pb.Resize.KERNEL_BICUBIC)
 _COLOURS = {"rgb": pb.COLOUR_ORDER_RGB, "bgr": pb.COLOUR_ORDER_BGR, "grey": pb.COLOUR_ORDER_GREY}
-_NPY_HEADER = 16 * 1024
-"""bytes that a .npy file may have beside its values"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,8 @@ class PreprocessingOptions:
         Raises UsageError for text that does not parse, naming the forms that do.
         """
         step = pb.Preprocessing(layout=pb.LAYOUT_NCHW)
-        colours = self.channels or "rgb"
+        picture = None if self.mean is None or _is_numbers(self.mean) else self.mean
+        colours = self.channels or ("rgb" if picture is None else usual_channels(picture))
         if colours not in _COLOURS:
             raise UsageError("--channels", expected=", ".join(_COLOURS), found=colours)
         step.colour_order = _COLOURS[colours]
@@ -69,12 +66,11 @@ class PreprocessingOptions:
         _check_crop(step)
         if self.scale is not None:
             step.scale.extend(_parse_values(self.scale, channels, "--scale"))
-        if self.mean is None:
-            return step, b""
-        if _is_numbers(self.mean):
+        if picture is not None:
+            return step, _add_mean_picture(picture, channels, step)
+        if self.mean is not None:
             step.mean.extend(_parse_values(self.mean, channels, "--mean"))
-            return step, b""
-        return step, _read_mean(self.mean, channels, step)
+        return step, b""
 
 
 def placed(step: pb.Preprocessing, inputs: Sequence[pb.ValueInfo]) -> pb.Preprocessing:
@@ -188,41 +184,13 @@ def _parse_resize(text: str, out: pb.Resize) -> None:
     out.antialias = out.kernel in _ANTIALIASED
 
 
-def _read_mean(path: str, channels: int, step: pb.Preprocessing) -> bytes:
-    picture = _read_npy(path)
-    shape = picture.shape
-    if picture.ndim != 3 or shape[2] != channels or picture.size == 0 or picture.dtype.kind not in "fiu":
-        raise UsageError("--mean", file=path, expected=f"numbers, height x width x {channels}",
-                         found=f"{picture.dtype} {_shape_text(shape)}")  # fmt: skip
-    if max(shape[:2]) > FORMAT_LIMITS.picture_side:
-        raise UsageError("--mean", file=path, expected=f"sides of at most {FORMAT_LIMITS.picture_side}",
-                         found=_shape_text(shape))  # fmt: skip
-    with np.errstate(over="ignore"):
-        values = picture.astype("<f4")
-    if not np.isfinite(values).all():
-        raise UsageError("--mean holds values that are not finite in float32", file=path)
+def _add_mean_picture(path: str, channels: int, step: pb.Preprocessing) -> bytes:
+    """Put the size of the mean picture at ``path`` into ``step``; returns its values."""
+    picture = read_mean_picture(path, channels)
+    height, width = picture.shape[:2]
     least = _made_size(step)
-    if least is not None and (shape[0] < least[0] or shape[1] < least[1]):
+    if least is not None and (height < least[0] or width < least[1]):
         raise UsageError("--mean is smaller than what is cropped or resized", file=path,
-                         expected=f"at least {_shape_text(least)}", found=_shape_text(shape[:2]))  # fmt: skip
-    step.mean_picture.height, step.mean_picture.width = shape[:2]
-    return values.tobytes()
-
-
-def _read_npy(path: str) -> npt.NDArray[np.generic]:
-    """Read a .npy file whose header is believed only as far as the file is long."""
-    content = read_small_file(path, 2 * FORMAT_LIMITS.mean + _NPY_HEADER, "--mean")
-    try:
-        stream = io.BytesIO(content)
-        version = np.lib.format.read_magic(stream)
-        later = version != (1, 0)
-        read_header = np.lib.format.read_array_header_2_0 if later else np.lib.format.read_array_header_1_0
-        shape, by_columns, kind = read_header(stream)
-        flat = np.frombuffer(content, kind, offset=stream.tell())
-        if any(side < 0 for side in shape):
-            raise ValueError  # reshape would take it as "the rest"
-        return flat.reshape(shape, order="F" if by_columns else "C")
-    except Exception:  # numpy parses the header as Python: there is no list of what that may raise
-        raise UsageError(
-            "--mean is neither numbers nor a whole .npy file", file=path, advice="numpy.save writes one."
-        ) from None
+                         expected=f"at least {_shape_text(least)}", found=_shape_text((height, width)))  # fmt: skip
+    step.mean_picture.height, step.mean_picture.width = height, width
+    return picture.tobytes()

@@ -22,7 +22,7 @@ from mobilemodel.errors import (
     UnsupportedSourceError,
     UsageError,
 )
-from mobilemodel.model import Model, SourceTensor
+from mobilemodel.model import NO_OPTIONS, Model, SourceOptions, SourceTensor
 from mobilemodel.pipeline.convert import Progress, silent
 from mobilemodel.quantize.loss import measure
 from mobilemodel.quantize.pieces import pieces
@@ -66,6 +66,7 @@ def verify(
     against: Sequence[str | os.PathLike[str]] = (),
     *,
     converter: str | None = None,
+    options: SourceOptions = NO_OPTIONS,
     tolerance: float | None = None,
     progress: Progress = silent,
 ) -> Verification:
@@ -81,7 +82,8 @@ def verify(
     """
     if not isinstance(bundle, Bundle):
         with open_bundle(bundle) as opened:
-            return verify(opened, against, converter=converter, tolerance=tolerance, progress=progress)
+            return verify(opened, against, converter=converter, options=options, tolerance=tolerance,
+                          progress=progress)  # fmt: skip
     if tolerance is not None and not against:
         raise UsageError("a tolerance needs a source to compare with", advice="Add --against SRC.")
     progress("reading", 0, 0)
@@ -96,10 +98,10 @@ def verify(
         made.append(f"graph: names, order, no cycles; {references} references to tensors, with their dims and types")
     if not against:
         return Verification(len(bundle), tuple(made))
-    from mobilemodel_converters import find_converter
+    from mobilemodel_converters import load_model
 
     paths = [Path(path) for path in against]
-    model = find_converter(paths, converter).load(paths)
+    model = load_model(paths, converter, options)
     try:
         checks = _check_tensors(bundle, model, progress)
         if graph is not None:
@@ -263,10 +265,10 @@ def _run_source(graph: bytes, model: Model, paths: list[Path]) -> tuple[Arrays, 
 
 
 def _runnable_source(model: Model, paths: list[Path]) -> Path | bytes:
-    """An ONNX source is run as it lies on disk; another format as the graph that its converter made."""
+    """An ONNX file alone is run as it lies on disk; anything else as the graph that its converter made."""
     from mobilemodel_converters.onnx import build
 
-    if model.sources and model.sources[0].format == "onnx":
+    if len(paths) == 1 and model.sources and model.sources[0].format == "onnx":
         return paths[0]
     values = {tensor.name: tensor.read for tensor in model.tensors}
     restored = build.restore(model.build_graph(frozenset()), lambda name: values[name]())

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from mobilemodel.errors import LimitExceededError, UsageError
+from mobilemodel.errors import LimitExceededError, MobileModelError, UsageError
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.pipeline.labels import labels_text, read_labels
 from mobilemodel.pipeline.preprocessing import PreprocessingOptions, placed
 from mobilemodel.v1 import bundle_pb2 as pb
+from mobilemodel_converters.caffe.schema import message_class
 
 
 def message(**options: str) -> pb.Preprocessing:
@@ -134,7 +135,7 @@ def test_a_mean_picture_cut_short(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in (0, 5, 50, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(UsageError, match=r"whole \.npy file"):
+        with pytest.raises(UsageError, match=r"whole \.npy file|nor a picture"):
             message(mean=str(path))
 
 
@@ -212,3 +213,51 @@ def test_labels_come_back_as_they_were_given() -> None:
             labels_text(["good", wrong])
     with pytest.raises(LimitExceededError):
         labels_text(["x" * FORMAT_LIMITS.labels])
+
+
+def binaryproto(**fields: Any) -> bytes:
+    content: bytes = message_class("BlobProto")(**fields).SerializeToString()
+    return content
+
+
+def test_a_mean_of_caffe_is_channels_first(tmp_path: Path) -> None:
+    """A mean.binaryproto is 1 x C x H x W, the bundle's mean picture H x W x C in the same order of channels."""
+    picture = np.random.default_rng(0).random((3, 6, 5), np.float32) * 255
+    path = tmp_path / "mean.binaryproto"
+    path.write_bytes(binaryproto(num=1, channels=3, height=6, width=5, data=picture.reshape(-1)))
+    step, raw = PreprocessingOptions(mean=str(path), channels="bgr").message()
+    assert (step.mean_picture.height, step.mean_picture.width) == (6, 5)
+    assert np.array_equal(np.frombuffer(raw, "<f4").reshape(6, 5, 3), picture.transpose(1, 2, 0))
+    with pytest.raises(UsageError, match="height x width x 1"):
+        message(mean=str(path), channels="grey")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num": 2, "channels": 3, "height": 2, "width": 2, "data": [0.0] * 24},
+        {"channels": 3, "height": 2, "width": 2, "data": [0.0] * 11},
+        {"shape": {"dim": [2**40, 2**40, 3]}, "data": [0.0]},
+        {"channels": -1, "height": 2, "width": 2, "data": [0.0]},
+    ],
+)
+def test_a_mean_of_caffe_whose_shape_lies(fields: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "mean.binaryproto"
+    path.write_bytes(binaryproto(**fields))
+    with pytest.raises(MobileModelError) as caught:
+        message(mean=str(path), channels="bgr")
+    assert caught.value.file == str(path)
+
+
+def test_a_mean_that_is_no_picture_file(tmp_path: Path) -> None:
+    path = tmp_path / "mean.txt"
+    path.write_text("104 117 123\n")
+    with pytest.raises(UsageError, match=r"neither numbers nor a picture.*binaryproto"):
+        message(mean=str(path))
+
+
+def test_the_mean_of_a_real_network(zoo: Path) -> None:
+    _, raw = PreprocessingOptions(mean=str(zoo / "caffe/mean.binaryproto"), channels="bgr", resize="256x256",
+                                  crop="227").message()  # fmt: skip
+    means = np.frombuffer(raw, "<f4").reshape(256, 256, 3).mean((0, 1))
+    assert np.allclose(means, [78.4, 87.8, 114.9], atol=0.1)

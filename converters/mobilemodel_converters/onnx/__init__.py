@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobilemodel.errors import MalformedSourceError, MobileModelError, UsageError
-from mobilemodel.model import Model
-from mobilemodel.wire import fields
+from mobilemodel.model import NO_OPTIONS, Model, SourceOptions
+from mobilemodel.wire import fields, read_varint
 
 _HEAD = 4096
 """bytes that tell a model: enough for a producer name and a doc string before the graph"""
@@ -23,6 +23,7 @@ class OnnxConverter:
     name = "onnx"
     description = "ONNX: any operator, opset and domain; external data within the model's folder"
     suffixes = (".onnx",)
+    options: tuple[str, ...] = ()
 
     def sniff(self, paths: Sequence[Path]) -> bool:
         """Whether the one file begins like a serialised ModelProto: its fields, and an ir_version or a graph first."""
@@ -33,7 +34,7 @@ class OnnxConverter:
             size = paths[0].stat().st_size
         return _looks_like_model(head, size)
 
-    def load(self, paths: Sequence[Path]) -> Model:
+    def load(self, paths: Sequence[Path], options: SourceOptions = NO_OPTIONS) -> Model:  # noqa: ARG002 - it takes none
         """Read an ONNX model; its large values stay in the file until they are asked for.
 
         Raises MalformedSourceError for what is no valid model, UnsupportedSourceError for external data outside of
@@ -54,15 +55,27 @@ class OnnxConverter:
 
 
 def _looks_like_model(head: bytes, size: int) -> bool:
-    """ModelProto: ir_version is field 1 (a small number), the graph field 7; strings and opsets between them."""
+    """ModelProto: ir_version is field 1 (a small number), the graph field 7; strings and opsets between them.
+
+    A model of another format may share some field numbers: one of the two must be seen.
+    """
     kinds = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
-    seen = False
+    seen, position = False, 0
     try:
         for field in fields(head, 0, len(head), shortest=False):
             if kinds.get(field.number) != field.wire_type or (field.number == 1 and not 0 < field.value < 1000):
                 return False
-            seen = True
-    except MobileModelError as error:
+            seen, position = seen or field.number in (1, 7, 8), field.end
+    except MobileModelError:
         # The head of a longer file ends within a field: only the start of that field can be judged.
-        return size > len(head) and (seen or (error.offset == 0 and head[:1] in (b"\x08", b"\x3a", b"\x42")))
+        number, wire_type = divmod(_key(head[position:]), 8)
+        return size > len(head) and kinds.get(number) == wire_type and (seen or number in (7, 8))
     return seen
+
+
+def _key(head: bytes) -> int:
+    """Field number and wire type that a field begins with; 0 where they are cut off."""
+    try:
+        return read_varint(head, 0, len(head), shortest=False)[0]
+    except MobileModelError:
+        return 0

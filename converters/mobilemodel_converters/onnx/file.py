@@ -9,16 +9,15 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
-import stat
 from dataclasses import dataclass, field
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilemodel.dtypes import DType
-from mobilemodel.errors import MalformedSourceError, MalformedWireError, UsageError
+from mobilemodel.errors import MalformedSourceError, MalformedWireError
 from mobilemodel.wire import BYTES, Buffer, Field, fields, varint
+from mobilemodel_converters.sources import open_source, read_at
 
 if TYPE_CHECKING:
     import onnx
@@ -76,31 +75,6 @@ class ModelFile:
             self.descriptor = -1
 
 
-def read_at(descriptor: int, offset: int, size: int, path: Path) -> bytes:
-    """Read exactly ``size`` bytes at ``offset``; raises MalformedSourceError where the file ends before."""
-    if size == 0:
-        return b""
-    pieces = []
-    while size:
-        piece = os.pread(descriptor, min(size, 1 << 30), offset)
-        if not piece:
-            raise MalformedSourceError("the file ends within a tensor", file=str(path), offset=offset)
-        pieces.append(piece)
-        offset += len(piece)
-        size -= len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def file_sha256(descriptor: int) -> bytes:
-    """SHA-256 of a whole file, read in pieces."""
-    digest = sha256()
-    offset = 0
-    while piece := os.pread(descriptor, 1 << 20, offset):
-        digest.update(piece)
-        offset += len(piece)
-    return digest.digest()
-
-
 def open_model(path: Path) -> ModelFile:
     """Walk an ONNX file and parse it without its large values.
 
@@ -109,18 +83,11 @@ def open_model(path: Path) -> ModelFile:
     import onnx
     from google.protobuf.message import DecodeError
 
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"cannot open: {why}", file=str(path)) from None
+    descriptor = open_source(path)
     try:
         token = f"mobilemodel-{secrets.token_hex(8)}"
         spans: list[Span] = []
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise UsageError("not a regular file", file=str(path))
-        size = status.st_size
+        size = os.fstat(descriptor).st_size
         if size == 0:
             raise MalformedSourceError("the file is empty")
         with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:

@@ -23,7 +23,8 @@ from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.model import InlineTensor, Model, Role, SourceFile, SourceTensor
 from mobilemodel.v1 import bundle_pb2 as pb
 from mobilemodel_converters.onnx import build, roles, structure, tensors, uses
-from mobilemodel_converters.onnx.file import ModelFile, file_sha256, open_model
+from mobilemodel_converters.onnx.file import ModelFile, open_model
+from mobilemodel_converters.sources import file_sha256, plain_name
 
 if TYPE_CHECKING:
     import onnx
@@ -94,8 +95,8 @@ def _load(source: OnnxSource) -> Model:
         build_graph=partial(build.build_graph, source, frozenset(t.name for t in found if not t.hoisted)),
         tensors=tuple(found),
         inline=tuple(inline),
-        inputs=tuple(_value_info(v) for v in _free_inputs(model.graph)),
-        outputs=tuple(_value_info(v) for v in model.graph.output),
+        inputs=tuple(value_info(v) for v in _free_inputs(model.graph)),
+        outputs=tuple(value_info(v) for v in model.graph.output),
         sources=_sources(source),
         notes=_notes(model, stripped),
         close=source.close,
@@ -157,7 +158,7 @@ def _split(source: OnnxSource, model: onnx.ModelProto) -> tuple[list[SourceTenso
                 InlineTensor(candidate.name, proto.data_type, dims, size, reason, weight.role, weight.operator)
             )
     inline += _other_inline(model)
-    return _ranked(found), inline
+    return ranked(found), inline
 
 
 def _format_obstacle(name: str, proto: onnx.TensorProto) -> str | None:
@@ -214,7 +215,7 @@ def _notes(model: onnx.ModelProto, stripped: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _ranked(found: list[tuple[int, SourceTensor]]) -> list[SourceTensor]:
+def ranked(found: list[tuple[int, SourceTensor]]) -> list[SourceTensor]:
     """Number the weights of each role in the order of the graph."""
     ranks: Counter[Role] = Counter()
     out = []
@@ -232,7 +233,11 @@ def _free_inputs(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
             yield value
 
 
-def _value_info(value: onnx.ValueInfoProto) -> pb.ValueInfo:
+def value_info(value: onnx.ValueInfoProto) -> pb.ValueInfo:
+    """An input or output of a graph as the manifest lists it.
+
+    Raises UnsupportedSourceError for a name, MalformedSourceError for an element type, that the format cannot hold.
+    """
     if not 1 <= len(value.name.encode()) <= FORMAT_LIMITS.name:
         raise UnsupportedSourceError("the name of an input or output does not fit the format", found=escape(value.name))
     out = pb.ValueInfo(name=value.name)
@@ -253,14 +258,8 @@ def _value_info(value: onnx.ValueInfoProto) -> pb.ValueInfo:
 
 
 def _sources(source: OnnxSource) -> tuple[SourceFile, ...]:
-    files = [SourceFile("onnx", _plain_name(source.file.path.name), file_sha256(source.file.descriptor))]
+    files = [SourceFile("onnx", plain_name(source.file.path.name), file_sha256(source.file.descriptor))]
     for location, descriptor in sorted(source.external.descriptors.items()):
-        name = _plain_name(PurePosixPath(location).name)
+        name = plain_name(PurePosixPath(location).name)
         files.append(SourceFile("onnx external data", name, file_sha256(descriptor)))
     return tuple(files)
-
-
-def _plain_name(name: str) -> str:
-    """A file name as the format takes it: UTF-8, and nothing that another system reads as a folder or drive."""
-    text = name.encode("utf-8", "replace").decode().replace("\\", "_").replace("\0", "_")
-    return f"{text[0]}_{text[2:]}" if text[1:2] == ":" else text

@@ -14,7 +14,8 @@ from mobilemodel import dtypes
 from mobilemodel.errors import MalformedSourceError, UnsupportedSourceError, escape
 from mobilemodel.layout import ceil_div, elements_of
 from mobilemodel.wire import fields
-from mobilemodel_converters.onnx.file import ModelFile, read_at
+from mobilemodel_converters.onnx.file import ModelFile
+from mobilemodel_converters.sources import read_at
 
 if TYPE_CHECKING:
     import onnx
