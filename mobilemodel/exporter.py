@@ -1,4 +1,4 @@
-"""Bundle -> .onnx, .npz, .safetensors: plain files that other tools read."""
+"""Bundle -> .onnx, .npz, .safetensors, .sqlite3: plain files that other tools read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from mobilemodel import dtypes
 from mobilemodel.bundle import Bundle, Tensor, open_bundle
+from mobilemodel.ccv_export import export_ccv
 from mobilemodel.dtypes import DType
 from mobilemodel.errors import MalformedContentError, MobileModelError, OutputError, UnsupportedSourceError, UsageError
 from mobilemodel.files import OutputFile, same_file
@@ -31,29 +32,49 @@ _SAFETENSORS_TYPES = {
 }  # fmt: skip
 
 
-def export(bundle: Bundle | str | os.PathLike[str], path: str | os.PathLike[str], *, force: bool = False) -> list[str]:
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
+def export(
+    bundle: Bundle | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    klaus: bool = False,
+    say: Callable[[str], None] = silent,
+) -> list[str]:
     """Write a bundle's content, given open or by its path, in the format that the suffix names; return the paths.
 
     ``.onnx``: the graph with its weights inside, or in ``PATH.data`` beside it where the model exceeds 2 GiB.
     ``.npz``: the tensors by name; bfloat16 and float8, which numpy lacks, as their bits in unsigned integers, and
     types below 8 bits as one value in each byte. ``.safetensors``: the tensors by name, in their own types.
 
-    Raises UsageError for another suffix, UnsupportedSourceError where the format cannot hold the bundle,
-    OutputExistsError, OutputError.
+    ``.sqlite3``: a ccv convnet, for a graph that is one: convolutions with ReLU, pools and LRN, then full connects.
+    Values are kept bit for bit: a layer is in binary16 where all its values are, else in float32. With ``klaus`` the
+    weights of full connects that are palettes of one table become pictures of their codes beside the database,
+    ``layer-11.png`` or, of at most 16 entries, ``layer-10-4bit.png``. ``say`` is told, one sentence each, what ccv has
+    no place for and which full connects stay floats.
+
+    Raises UsageError for another suffix, UnsupportedSourceError where the format cannot hold the bundle, naming the
+    tensor or the first node; OutputExistsError, OutputError.
     """
     if not isinstance(bundle, Bundle):
         with open_bundle(bundle) as opened:
-            return export(opened, path, force=force)
+            return export(opened, path, force=force, klaus=klaus, say=say)
     writers: dict[str, Callable[[Bundle, Path, bool], list[str]]] = {
         ".onnx": _export_onnx,
         ".npz": _export_npz,
         ".safetensors": _export_safetensors,
+        ".sqlite3": lambda bundle, path, force: export_ccv(bundle, path, force=force, klaus=klaus, say=say),
     }
     target = Path(path)
     writer = writers.get(target.suffix.lower())
     if writer is None:
         found = target.suffix or "none"
         raise UsageError("no export of this suffix", expected=", ".join(writers), found=found, file=str(path))
+    if klaus and target.suffix.lower() != ".sqlite3":
+        raise UsageError("Klaus's layout is one of ccv's", expected=".sqlite3", found=target.suffix, file=str(path))
     if bundle.file is not None and same_file(bundle.file, target):
         raise UsageError("the output is the bundle itself", file=str(path))
     try:
