@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto
 
+from mobilemodel_converters.ccv.expression import express
 from mobilemodel_converters.ccv.graph import Constant
 from mobilemodel_converters.ccv.layers import Size
 from mobilemodel_converters.ccv.rows import (
@@ -21,6 +22,7 @@ from mobilemodel_converters.ccv.rows import (
     with_partitions,
 )
 from mobilemodel_converters.ccv.writer import is_half
+from tests.convnets import convnet
 
 _SIZE = Size(9, 9, 64)
 _NONE = Constant(TensorProto())
