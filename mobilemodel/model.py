@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,8 @@ class SourceFile:
     format: str
     name: str
     sha256: bytes
+    path: Path | None = None
+    """where it is on this machine, so that it is not overwritten; never recorded"""
 
 
 @dataclass(frozen=True)

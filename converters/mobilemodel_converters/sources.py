@@ -30,7 +30,7 @@ class OpenedFile(Closing):
 
     def record(self, format_name: str) -> SourceFile:
         """The file as a bundle records it: its name without folder, and its SHA-256."""
-        return SourceFile(format_name, plain_name(self.path.name), file_sha256(self.descriptor))
+        return SourceFile(format_name, plain_name(self.path.name), file_sha256(self.descriptor), self.path)
 
     def close(self) -> None:
         """Close the file; reading it afterwards fails."""

@@ -103,18 +103,24 @@ def convert(
     if not paths:
         raise UsageError("no source to convert")
     target = Path(out)
-    if any(same_file(path, target) for path in paths):
-        raise UsageError("the output is the source", file=str(target), advice="Name another output.")
+    _refuse_overwriting(paths, target)
     with OutputFile(out, force=options.force or options.dry_run) as output:
         options.progress("reading", 0, 0)
         model = load_model(paths, options.converter, options.source)
         try:
+            # A source may be more than was named: pictures beside a database, a folder's files, external data.
+            _refuse_overwriting([source.path for source in model.sources if source.path is not None], target)
             with BundleWriter(output.folder, baseline=baseline) as writer:
                 return _Conversion(model, plan, options, output, writer).run()
         except MobileModelError as error:
             raise error.within(file=str(target) if isinstance(error, OutputError) else str(paths[0])) from None
         finally:
             model.close()
+
+
+def _refuse_overwriting(sources: Sequence[Path], target: Path) -> None:
+    if any(same_file(path, target) for path in sources):
+        raise UsageError("the output is the source", file=str(target), advice="Name another output.")
 
 
 class _Conversion:

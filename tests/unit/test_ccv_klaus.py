@@ -248,6 +248,17 @@ def test_a_bundle_holds_the_pictures_samples(tmp_path: Path) -> None:
             assert np.array_equal(tensor.tables().reshape(-1), (table(256) * number).astype("<f2"))
 
 
+def test_a_picture_that_is_read_is_no_output(tmp_path: Path) -> None:
+    """It was not named, and is the model's own all the same."""
+    import mobilemodel as mm
+
+    klaus(tmp_path)
+    before = (tmp_path / "layer-1.png").read_bytes()
+    with pytest.raises(UsageError, match="the output is the source"):
+        mm.convert(tmp_path / "net.sqlite3", tmp_path / "layer-1.png", options=mm.ConvertOptions(force=True))
+    assert (tmp_path / "layer-1.png").read_bytes() == before
+
+
 def test_the_picture_may_say_its_bits(tmp_path: Path) -> None:
     klaus(tmp_path)
     (tmp_path / "layer-1.png").rename(tmp_path / "layer-1-4bit.png")

@@ -11,7 +11,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 import mobilemodel as mm
-from mobilemodel.errors import LimitExceededError, MalformedSourceError, UnsupportedSourceError
+from mobilemodel.errors import LimitExceededError, MalformedSourceError, UnsupportedSourceError, UsageError
 from mobilemodel_converters.onnx import structure
 from tests import models
 from tests.conversions import attempt, convert, exported, outside
@@ -139,3 +139,12 @@ def test_external_data_that_do_not_fit_are_refused(
     offset: str, length: str | None, dims: tuple[int, ...], sandbox: Path
 ) -> None:
     assert isinstance(attempt(outside("good.bin", offset, length, dims), sandbox), MalformedSourceError)
+
+
+def test_a_file_that_values_are_read_from_is_no_output(tmp_path: Path) -> None:
+    """--force replaces what is at the output's place, but never the model itself."""
+    (tmp_path / "model.onnx").write_bytes(external(tmp_path).SerializeToString())
+    before = (tmp_path / "weights.bin").read_bytes()
+    with pytest.raises(UsageError, match="the output is the source"):
+        mm.convert(tmp_path / "model.onnx", tmp_path / "weights.bin", options=mm.ConvertOptions(force=True))
+    assert (tmp_path / "weights.bin").read_bytes() == before

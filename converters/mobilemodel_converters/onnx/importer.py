@@ -258,8 +258,9 @@ def value_info(value: onnx.ValueInfoProto) -> pb.ValueInfo:
 
 
 def _sources(source: OnnxSource) -> tuple[SourceFile, ...]:
-    files = [SourceFile("onnx", plain_name(source.file.path.name), file_sha256(source.file.descriptor))]
+    path = source.file.path
+    files = [SourceFile("onnx", plain_name(path.name), file_sha256(source.file.descriptor), path)]
     for location, descriptor in sorted(source.external.descriptors.items()):
         name = plain_name(PurePosixPath(location).name)
-        files.append(SourceFile("onnx external data", name, file_sha256(descriptor)))
+        files.append(SourceFile("onnx external data", name, file_sha256(descriptor), path.parent / location))
     return tuple(files)
