@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,31 +20,21 @@ import numpy.typing as npt
 from mobilemodel.bundle import Bundle, Tensor
 from mobilemodel.codecs import png
 from mobilemodel.encodings.matrix import from_matrix
-from mobilemodel.errors import (
-    LimitExceededError,
-    MalformedContentError,
-    OutputError,
-    OutputExistsError,
-    UnsupportedSourceError,
-    UsageError,
-    escape,
-)
-from mobilemodel.files import OutputFile, same_file
+from mobilemodel.errors import MalformedContentError, OutputExistsError, UnsupportedSourceError, UsageError, escape
+from mobilemodel.files import OutputFile, same_file, writing
 from mobilemodel.layout import MatrixShape, tensor_layout
-from mobilemodel.limits import FORMAT_LIMITS
-from mobilemodel.v1 import bundle_pb2 as pb
+from mobilemodel_converters.ccv.expression import Convnet, express
+from mobilemodel_converters.ccv.graph import Constant
+from mobilemodel_converters.ccv.preprocessing import Picture, picture_for
+from mobilemodel_converters.ccv.rows import FullConnect
+from mobilemodel_converters.ccv.schema import QUANT_ENTRIES, picture_name, picture_names
+from mobilemodel_converters.ccv.writer import Content, is_half, write_database
+from mobilemodel_converters.onnx import build
 
 if TYPE_CHECKING:
     import onnx
 
-    from mobilemodel_converters.ccv.expression import Convnet
-    from mobilemodel_converters.ccv.graph import Constant
-    from mobilemodel_converters.ccv.rows import FullConnect
-    from mobilemodel_converters.ccv.writer import Picture
-
 Say = Callable[[str], None]
-_MOST_ENTRIES = 256
-_FEW_ENTRIES = 16
 
 
 def export_ccv(bundle: Bundle, path: Path, *, force: bool, klaus: bool, say: Say) -> list[str]:
@@ -53,10 +43,6 @@ def export_ccv(bundle: Bundle, path: Path, *, force: bool, klaus: bool, say: Say
     Nothing is at its place before everything is written. Raises UnsupportedSourceError naming the first node that ccv
     cannot express, MalformedContentError, LimitExceededError, OutputExistsError, OutputError.
     """
-    from mobilemodel_converters.ccv.expression import express
-    from mobilemodel_converters.ccv.writer import Content, write_database
-    from mobilemodel_converters.onnx import build
-
     graph = bundle.graph()
     if graph is None:
         raise UnsupportedSourceError("the bundle has no graph", file=bundle.file)
@@ -68,31 +54,17 @@ def export_ccv(bundle: Bundle, path: Path, *, force: bool, klaus: bool, say: Say
         written = [(item, output) for item, output in pictures if item.write(output, say)]
         content = Content(convnet, _picture(bundle, convnet, say), lambda constant: _values(bundle, constant),
                           {item.number: item.table.tobytes() for item, _ in written})  # fmt: skip
-        with _writing(path), _temporary_folder(database.folder) as folder:
-            # SQLite opens files by their names, and an output has none before it is whole.
-            write_database(folder / "convnet", content)
-            with (folder / "convnet").open("rb") as file:
+        # SQLite opens files by their names, and an output has none before it is whole.
+        with writing(path), tempfile.TemporaryDirectory(prefix=".mobilemodel-", dir=database.folder,
+                                                        ignore_cleanup_errors=True) as folder:  # fmt: skip
+            built = Path(folder, "convnet")
+            write_database(built, content)
+            with built.open("rb") as file:
                 shutil.copyfileobj(file, database.file, 1 << 20)
         outputs = [output for _, output in written]
         for output in (*outputs, database):
             output.commit()
     return [str(path), *(output.path for output in outputs)]
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot write: {error.strerror}", file=str(path)) from None
-    except OutputError as error:
-        raise error.within(file=str(path)) from None
-
-
-@contextmanager
-def _temporary_folder(beside: str) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix=".mobilemodel-", dir=beside, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
 
 
 def _stored(bundle: Bundle, proto: onnx.TensorProto) -> Tensor:
@@ -108,8 +80,6 @@ def _values(bundle: Bundle, constant: Constant) -> npt.NDArray[Any]:
     """The values of a constant, wherever they lie."""
     from onnx import numpy_helper
 
-    from mobilemodel_converters.onnx import build
-
     proto = constant.tensor
     if build.is_reference(proto):
         return _stored(bundle, proto).numpy()
@@ -121,55 +91,11 @@ def _values(bundle: Bundle, constant: Constant) -> npt.NDArray[Any]:
 
 
 def _picture(bundle: Bundle, convnet: Convnet, say: Say) -> Picture:
-    """The size of the pictures and their mean; without preprocessing the network's input, and no mean.
-
-    Where there is no mean, ``mean_activity`` stays NULL: ccv then subtracts nothing, as from zeros, and a reader can
-    tell that none was given.
-    """
-    from mobilemodel_converters.ccv.writer import Picture
-
     if bundle.manifest.HasField("labels"):
         say("a ccv database has no place for class names: they are not in it")
-    size = convnet.input
     step = next((step for step in bundle.manifest.preprocessing if step.input == convnet.input_name), None)
-    sides = (size.rows, size.cols)
-    if step is None:
-        say(f"no preprocessing in the bundle: ccv will resize pictures to {sides[0]} pixels and subtract nothing")
-        return Picture(*sides, None)
-    if step.HasField("resize"):
-        sides = (step.resize.height, step.resize.width)
-    mean: npt.NDArray[np.float32] | None = None
-    if step.HasField("mean_picture"):
-        mean = bundle.mean_picture(step)
-        sides = (mean.shape[0], mean.shape[1])
-    elif step.mean:
-        mean = _even_picture(sides, step.mean, size.channels)
-    if mean is not None and mean.shape[2] != size.channels:
-        say(f"the mean has {mean.shape[2]} channels, the network's input {size.channels}: it is not in the database")
-        mean = None
-    _say_what_differs(step, sides, say)
-    return Picture(*sides, mean)
-
-
-def _even_picture(sides: tuple[int, int], values: Iterable[float], channels: int) -> npt.NDArray[np.float32]:
-    """A mean of one value for each channel, or one for all, as the picture that ccv wants."""
-    mean = np.array(list(values), np.float32)
-    shape = (*sides, channels if len(mean) == 1 else len(mean))
-    if 4 * int(np.prod(shape, dtype=object)) > FORMAT_LIMITS.mean:
-        raise LimitExceededError("the mean as a picture", expected=f"at most {FORMAT_LIMITS.mean} bytes",
-                                 found=" x ".join(map(str, shape)))  # fmt: skip
-    return np.broadcast_to(mean, shape)
-
-
-def _say_what_differs(step: pb.Preprocessing, sides: tuple[int, int], say: Say) -> None:
-    """ccv's preprocessing is one: the shorter side to ``input_height``, red green blue, minus the mean."""
-    if any(value != 1 for value in step.scale):
-        say(f"ccv multiplies no pixel: the scale {', '.join(f'{value:.6g}' for value in step.scale)} is lost")
-    if step.colour_order == pb.COLOUR_ORDER_BGR:
-        say("ccv hands in red, green, blue: this network takes blue, green, red")
-    resize = step.resize
-    if resize.mode != pb.Resize.MODE_SHORT or (resize.height, resize.width) != sides:
-        say(f"ccv resizes the shorter side to {sides[0]} pixels: the bundle's preprocessing says otherwise")
+    mean = bundle.mean_picture(step) if step is not None and step.HasField("mean_picture") else None
+    return picture_for(step, mean, convnet.input, say)
 
 
 @dataclass(frozen=True)
@@ -183,10 +109,7 @@ class _QuantizedLayer:
 
     def output(self, bundle: Bundle, database: Path, force: bool) -> OutputFile:
         """The picture beside the database, under Klaus's name for it."""
-        from mobilemodel_converters.ccv.schema import picture_names
-
-        few = len(self.table) <= _FEW_ENTRIES
-        path = database.with_name(f"layer-{self.number}-4bit.png" if few else f"layer-{self.number}.png")
+        path = database.with_name(picture_name(self.number, len(self.table)))
         if bundle.file is not None and same_file(bundle.file, path):
             raise UsageError("the output is the bundle itself", file=str(path))
         for name in picture_names(self.number):
@@ -211,16 +134,13 @@ class _QuantizedLayer:
         lying = from_matrix(codes.astype(np.uint8, copy=False), layout.view, layout.perm, self.tensor.shape)
         rows = np.ascontiguousarray(self.layer.in_order(lying))
         shape = MatrixShape(self.layer.count, self.layer.input.values, 8)
-        with _writing(Path(output.path)):
+        with writing(output.path):
             output.file.write(png.encode(rows.data.cast("B"), shape, thorough=False))
         return True
 
 
 def _quantized_layers(bundle: Bundle, convnet: Convnet, say: Say) -> list[_QuantizedLayer]:
     """The full connects that can become pictures; the others are named with the reason."""
-    from mobilemodel_converters.ccv.rows import FullConnect
-    from mobilemodel_converters.onnx import build
-
     found = []
     for number, layer in enumerate(convnet.layers):
         if not isinstance(layer, FullConnect):
@@ -239,8 +159,6 @@ def _quantized_layers(bundle: Bundle, convnet: Convnet, say: Say) -> list[_Quant
 
 def _obstacle(tensor: Tensor) -> str:
     """Why Klaus's layout cannot hold a tensor's codes and table; empty where it can."""
-    from mobilemodel_converters.ccv.writer import is_half
-
     if tensor.encoding != "palette":
         return f"its weight is {tensor.encoding}, no palette"
     message = tensor.message.palette
@@ -248,8 +166,8 @@ def _obstacle(tensor: Tensor) -> str:
         return "its palette has scales"
     if message.codes.vector != 1:
         return f"its palette is of vectors of {message.codes.vector}"
-    if message.entries > _MOST_ENTRIES:
-        return f"its table has {message.entries} entries, an 8-bit picture names {_MOST_ENTRIES}"
+    if message.entries > QUANT_ENTRIES:
+        return f"its table has {message.entries} entries, an 8-bit picture names {QUANT_ENTRIES}"
     tables = tensor.tables()
     if len(tables) != 1:
         return f"its palette has {len(tables)} tables"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -16,8 +15,9 @@ from mobilemodel import dtypes
 from mobilemodel.bundle import Bundle, Tensor, open_bundle
 from mobilemodel.ccv_export import export_ccv
 from mobilemodel.dtypes import DType
-from mobilemodel.errors import MalformedContentError, MobileModelError, OutputError, UnsupportedSourceError, UsageError
-from mobilemodel.files import OutputFile, same_file
+from mobilemodel.errors import MalformedContentError, MobileModelError, UnsupportedSourceError, UsageError
+from mobilemodel.files import OutputFile, same_file, writing
+from mobilemodel_converters.onnx import build
 
 if TYPE_CHECKING:
     import onnx
@@ -83,17 +83,7 @@ def export(
         raise error.within(file=bundle.file) from None
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot write: {error.strerror}", file=str(path)) from None
-
-
 def _export_onnx(bundle: Bundle, path: Path, force: bool) -> list[str]:
-    from mobilemodel_converters.onnx import build
-
     graph = bundle.graph()
     if graph is None:
         raise UnsupportedSourceError("the bundle has no graph", file=bundle.file)
@@ -111,8 +101,6 @@ def _export_onnx(bundle: Bundle, path: Path, force: bool) -> list[str]:
 
 def _export_large_onnx(bundle: Bundle, graph: bytes, path: Path, force: bool) -> list[str]:
     """The weights go to a file beside the model, one at a time: protobuf holds no more than 2 GiB."""
-    from mobilemodel_converters.onnx import build
-
     data = path.with_name(path.name + ".data")
     with OutputFile(path, force=force) as output, OutputFile(data, force=force) as weights:
         model = build.parse_graph(graph)
@@ -149,7 +137,7 @@ def _point_at(proto: onnx.TensorProto, location: str, offset: int, length: int) 
 
 
 def _write(file: BinaryIO, raw: bytes | bytearray | memoryview, path: Path) -> None:
-    with _writing(path):
+    with writing(path):
         file.write(raw)
 
 
@@ -171,7 +159,7 @@ def _export_npz(bundle: Bundle, path: Path, force: bool) -> list[str]:
             raise UnsupportedSourceError("a name would leave the folder that the archive is unpacked to",
                                          file=bundle.file, tensor=name)  # fmt: skip
     with OutputFile(path, force=force) as output:
-        with _writing(path), zipfile.ZipFile(output.file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        with writing(path), zipfile.ZipFile(output.file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             for name, tensor in bundle.items():
                 array = _plain_array(tensor)
                 with archive.open(zipfile.ZipInfo(f"{name}.npy", _ZIP_DATE), "w", force_zip64=True) as member:

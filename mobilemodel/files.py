@@ -6,7 +6,8 @@ import errno
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -151,6 +152,17 @@ class OutputFile(Closing):
         with suppress(OSError):  # a full disk was reported when it was met
             self.file.close()
         self._remove_temporary()
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Whatever fails to be written within becomes, or is, an OutputError that names the output ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write: {error.strerror}", file=os.fspath(path)) from None
+    except OutputError as error:
+        raise error.within(file=os.fspath(path)) from None
 
 
 def same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:

@@ -150,12 +150,12 @@ class Convnet:
             connection.execute(f"INSERT INTO layer_data VALUES ({', '.join('?' * len(values))})", values)
 
 
-def change(path: Path, *statements: str) -> Path:
-    """Run SQL on a database."""
+def change(path: Path, *statements: str | tuple[str, Sequence[object]]) -> Path:
+    """Run SQL on a database, each statement alone or with its values."""
     connection = sqlite3.connect(path)
     with connection:
         for statement in statements:
-            connection.execute(statement)
+            connection.execute(*([statement] if isinstance(statement, str) else statement))
     connection.close()
     return path
 
@@ -199,14 +199,11 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 def write_store(path: Path, rows: Mapping[str, tuple[int, int, int, Sequence[int], bytes]]) -> Path:
     """An nnc tensor store: name -> codec, datatype, block length, dims, data."""
-    connection = sqlite3.connect(path)
-    with connection:
-        connection.execute(schema.CREATE_TENSORS)
-        for name, (codec, datatype, block, dims, data) in rows.items():
-            dim = np.array([*dims, *[0] * (12 - len(dims))], "<i4").tobytes()
-            connection.execute("INSERT INTO tensors VALUES (?, ?, 1, ?, ?, ?)",
-                               (name, codec << 32 | 1, block << 32 | datatype, dim, data))  # fmt: skip
-    connection.close()
+    change(path, schema.CREATE_TENSORS)
+    for name, (codec, datatype, block, dims, data) in rows.items():
+        dim = np.array([*dims, *[0] * (12 - len(dims))], "<i4").tobytes()
+        values = name, codec << 32 | 1, block << 32 | datatype, dim, data
+        change(path, ("INSERT INTO tensors VALUES (?, ?, 1, ?, ?, ?)", values))
     return path
 
 

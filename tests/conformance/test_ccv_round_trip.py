@@ -20,6 +20,7 @@ from PIL import Image
 import mobilemodel as mm
 from mobilemodel.encodings.matrix import from_matrix
 from mobilemodel.layout import tensor_layout
+from tests.ccv_databases import Convnet
 from tests.convnets import classifier, convnet
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -147,23 +148,12 @@ def test_the_real_picture_goes_out_as_it_came(zoo: Path, tmp_path: Path) -> None
     """A 2048 x 2048 full connect of Klaus's ImageNet model: the samples of its PNG, 255 of 256 indices in use."""
     with Image.open(zoo / "ccv" / "klaus-layer-11.png") as picture:
         samples = np.asarray(picture)
-    from mobilemodel_converters.ccv import schema
-
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "layer-0.png").write_bytes((zoo / "ccv" / "klaus-layer-11.png").read_bytes())
     table = np.sort(np.random.default_rng(7).normal(0, 0.02, 256)).astype("<f2")
-    with closing(sqlite3.connect(tmp_path / "in" / "model.sqlite3")) as connection:
-        for statement in (schema.CREATE_LAYER_PARAMS, schema.CREATE_CONVNET_PARAMS, schema.CREATE_LAYER_DATA,
-                          schema.CREATE_LAYER_QUANT):  # fmt: skip
-            connection.execute(statement)
-        connection.execute(
-            "INSERT INTO layer_params (layer, type, input_matrix_rows, input_matrix_cols, input_matrix_channels, "
-            "input_matrix_partition, input_node_count, output_count, output_relu) VALUES (0, 2, 2048, 1, 1, 1, 2048, "
-            "2048, 0)"
-        )
-        connection.execute("INSERT INTO layer_data VALUES (0, NULL, ?, 1)", (bytes(4096),))
-        connection.execute("INSERT INTO layer_quant VALUES (0, ?)", (table.tobytes(),))
-        connection.commit()
+    net = Convnet((2048, 1, 1)).full(2048)
+    net.rows[0].weight = None
+    net.write(tmp_path / "in" / "model.sqlite3", codebooks={0: table})
     convert(tmp_path / "in" / "model.sqlite3", tmp_path / "out.mm", "mixed-4-8")
     paths = mm.export(tmp_path / "out.mm", tmp_path / "model.sqlite3", klaus=True)
     assert [os.path.basename(path) for path in paths] == ["model.sqlite3", "layer-0.png"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mobilemodel.errors import LimitExceededError, MalformedSourceError, UnsupportedSourceError
 from mobilemodel.model import Role
 from mobilemodel.v1 import bundle_pb2 as pb
-from mobilemodel_converters.ccv.schema import LayerType
+from mobilemodel_converters.ccv.schema import LAYER_COLUMNS, LayerType
 from tests.ccv_databases import GENERATIONS, Convnet, Row, activations, change, error_of, load
 
 Floats = npt.NDArray[np.float64]
@@ -334,17 +334,10 @@ def test_thousands_of_layers_are_refused(tmp_path: Path) -> None:
 def test_any_values_in_a_row_end_in_our_errors(
     tmp_path_factory: pytest.TempPathFactory, values: list[object], layer: int
 ) -> None:
-    import sqlite3
-
-    from mobilemodel_converters.ccv.schema import LAYER_COLUMNS
-
     path = toy().write(tmp_path_factory.mktemp("rows") / "net.sqlite3")
-    connection = sqlite3.connect(path)
-    with connection:
-        kept = np.random.default_rng(layer).integers(0, 3, len(values)) > 0
-        for column, value, keep in zip(LAYER_COLUMNS[1:], values, kept, strict=True):
-            if not keep:
-                connection.execute(f"UPDATE layer_params SET {column} = ? WHERE layer = ?", (value, layer))
-    connection.close()
+    kept = np.random.default_rng(layer).integers(0, 3, len(values)) > 0
+    odd = zip(LAYER_COLUMNS[1:], values, kept, strict=True)
+    change(path, *[(f"UPDATE layer_params SET {column} = ? WHERE layer = ?", (value, layer))
+                   for column, value, keep in odd if not keep])  # fmt: skip
     error = error_of(lambda: load(path).close())
     assert error is None or error.file == str(path)

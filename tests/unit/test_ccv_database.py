@@ -31,14 +31,9 @@ def small(folder: Path, name: str = "net.sqlite3") -> Path:
     return net.write(folder / name, codebooks={1: np.arange(4)})
 
 
-def made(path: Path, *statements: str) -> Path:
-    """A database of these statements."""
-    return change(path, *statements)
-
-
 def test_values_come_with_their_types_and_blobs_unread(tmp_path: Path) -> None:
-    path = made(tmp_path / "a.db", "CREATE TABLE t (a, b, c, d, e)",
-                "INSERT INTO t VALUES (7, 1.5, 'text', x'0102', NULL)")  # fmt: skip
+    path = change(tmp_path / "a.db", "CREATE TABLE t (a, b, c, d, e)",
+                  "INSERT INTO t VALUES (7, 1.5, 'text', x'0102', NULL)")  # fmt: skip
     with Database(path) as database:
         (row,) = database.rows("t", ("a", "b", "c", "d", "e"), 10)
         assert row == {"a": 7, "b": 1.5, "c": "text", "d": Blob("t", "d", 1, 2), "e": None}
@@ -47,13 +42,13 @@ def test_values_come_with_their_types_and_blobs_unread(tmp_path: Path) -> None:
 
 
 def test_long_text_is_not_fetched(tmp_path: Path) -> None:
-    path = made(tmp_path / "a.db", "CREATE TABLE t (a)", "INSERT INTO t VALUES (printf('%90000c', 'x'))")
+    path = change(tmp_path / "a.db", "CREATE TABLE t (a)", "INSERT INTO t VALUES (printf('%90000c', 'x'))")
     with Database(path) as database:
         assert database.rows("t", ("a",), 10) == [{"a": OtherType("long text")}]
 
 
 def test_more_rows_than_allowed_are_refused(tmp_path: Path) -> None:
-    path = made(tmp_path / "a.db", "CREATE TABLE t (a)", *["INSERT INTO t VALUES (1)"] * 4)
+    path = change(tmp_path / "a.db", "CREATE TABLE t (a)", *["INSERT INTO t VALUES (1)"] * 4)
     with Database(path) as database, pytest.raises(LimitExceededError, match="at most 3"):
         database.rows("t", ("a",), 3)
 
@@ -118,19 +113,15 @@ def test_only_plain_tables_count(tmp_path: Path) -> None:
            "CREATE VIEW layer_params AS SELECT * FROM hidden_params")  # fmt: skip
     with pytest.raises(UnsupportedSourceError, match="neither a ccv convnet"):
         load(path)
-    other = made(tmp_path / "other.db", "CREATE TABLE t (a, b AS (a + 1), c AS (a + 2) STORED)")
+    other = change(tmp_path / "other.db", "CREATE TABLE t (a, b AS (a + 1), c AS (a + 2) STORED)")
     with Database(other) as database:
         assert database.tables == {"t": frozenset("a")}
 
 
 def test_a_table_that_is_a_view_in_disguise_is_refused(tmp_path: Path) -> None:
-    path = small(tmp_path)
-    connection = sqlite3.connect(path)
-    with connection:
-        connection.execute("PRAGMA writable_schema = ON")
-        connection.execute("UPDATE sqlite_master SET sql = 'CREATE VIEW layer_params AS SELECT 1 AS layer' "
-                           "WHERE name = 'layer_params'")  # fmt: skip
-    connection.close()
+    path = change(small(tmp_path), "PRAGMA writable_schema = ON",
+                  "UPDATE sqlite_master SET sql = 'CREATE VIEW layer_params AS SELECT 1 AS layer' "
+                  "WHERE name = 'layer_params'")  # fmt: skip
     with pytest.raises(MobileModelError):
         load(path)
 
@@ -138,28 +129,24 @@ def test_a_table_that_is_a_view_in_disguise_is_refused(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_are_an_error_of_the_source(tmp_path: Path) -> None:
     """SQLite quotes a broken schema in its message, byte by byte; and names may be no UTF-8 themselves."""
     for column, text in (("sql", "CREATE TABLE t (\x80 % )"), ("name", "t\x80")):
-        path = made(tmp_path / f"{column}.db", "CREATE TABLE t (a)")
-        connection = sqlite3.connect(path)
-        with connection:
-            connection.execute("PRAGMA writable_schema = ON")
-            connection.execute(f"UPDATE sqlite_master SET {column} = CAST(? AS TEXT)", (text.encode("latin-1"),))
-        connection.close()
+        path = change(tmp_path / f"{column}.db", "CREATE TABLE t (a)", "PRAGMA writable_schema = ON",
+                      (f"UPDATE sqlite_master SET {column} = CAST(? AS TEXT)", (text.encode("latin-1"),)))  # fmt: skip
         with pytest.raises(MobileModelError) as caught:
             load(path)
         assert caught.value.file == str(path)
 
 
 def test_work_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = made(tmp_path / "a.db", "CREATE TABLE t (a)",
-                "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 300000) "
-                "INSERT INTO t SELECT i FROM n")  # fmt: skip
+    path = change(tmp_path / "a.db", "CREATE TABLE t (a)",
+                  "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 300000) "
+                  "INSERT INTO t SELECT i FROM n")  # fmt: skip
     monkeypatch.setattr(databases, "_STEPS", 1_000_000)
     with Database(path) as database, pytest.raises(LimitExceededError, match="too much work"):
         database.rows("t", ("a",), 10**9)
 
 
 def test_face_cascades_are_refused_by_name(tmp_path: Path) -> None:
-    path = made(
+    path = change(
         tmp_path / "face.sqlite3", "CREATE TABLE cascade_params (id INTEGER)", "CREATE TABLE feature_params (a)"
     )
     assert find_converter([path]).name == "ccv"
@@ -168,7 +155,7 @@ def test_face_cascades_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_an_unrelated_database_is_told_by_its_tables(tmp_path: Path) -> None:
-    path = made(tmp_path / "a.db", 'CREATE TABLE "contacts\x1b[2J" (a)', "CREATE TABLE photos (a)")
+    path = change(tmp_path / "a.db", 'CREATE TABLE "contacts\x1b[2J" (a)', "CREATE TABLE photos (a)")
     assert CcvConverter().sniff([path])
     with pytest.raises(UnsupportedSourceError, match="photos") as caught:
         load(path)
@@ -177,7 +164,7 @@ def test_an_unrelated_database_is_told_by_its_tables(tmp_path: Path) -> None:
 
 
 def test_an_empty_database_has_no_tables(tmp_path: Path) -> None:
-    path = made(tmp_path / "a.db", "CREATE TABLE t (a)", "DROP TABLE t")
+    path = change(tmp_path / "a.db", "CREATE TABLE t (a)", "DROP TABLE t")
     with pytest.raises(UnsupportedSourceError, match="no tables"):
         load(path)
 

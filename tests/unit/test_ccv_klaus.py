@@ -310,7 +310,7 @@ def test_errors_name_the_picture_and_the_layer(tmp_path: Path) -> None:
     with pytest.raises(MalformedSourceError, match=r"6 wide.*5 high") as caught:
         load(tmp_path / "net.sqlite3")
     assert caught.value.file == str(tmp_path / "layer-2.png")
-    assert caught.value.tensor == "layer-2.weight"
+    assert caught.value.layer == "layer-2"
 
 
 def test_pictures_that_no_layer_wants(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import mobilemodel as mm
-from mobilemodel.errors import LimitExceededError, MalformedSourceError, MobileModelError, UnsupportedSourceError
-from mobilemodel.layout import codes_layout
+from mobilemodel.errors import MalformedSourceError, MobileModelError, UnsupportedSourceError
+from mobilemodel.layout import CodesLayout, codes_layout
 from mobilemodel.limits import FORMAT_LIMITS
-from mobilemodel_converters.ccv import CcvConverter
+from mobilemodel.v1 import bundle_pb2 as pb
+from mobilemodel_converters.ccv import CcvConverter, schema
 from mobilemodel_converters.ccv.tensors import _arranged
 from tests.ccv_databases import change, error_of, peak_memory, write_store
 
@@ -212,31 +213,40 @@ def test_every_arrangement_gives_each_code_the_table_of_its_block(dims: list[int
     """t = (r div Gr) ceil(S / Gc) + s div Gc has to be the block that the flat position lies in."""
     count = int(np.prod(dims))
     block = min(block, count)
-    palette = _arranged(tuple(dims), block, bits)
-    palette.codes.vector, palette.codes.depth, palette.codes.rows_per_block = 1, bits, 1
-    layout = codes_layout(palette.codes, dims)
+    layout, by = arranged(count, block, bits)
     flat = np.arange(count).reshape(layout.rows, layout.codes_per_row)
-    row_group, col_group = layout.group_sizes(palette.tables_by)
+    row_group, col_group = layout.group_sizes(by)
     across = -(-layout.subvectors // col_group)
     rows, columns = np.indices(flat.shape)
     assert np.array_equal(rows // row_group * across + columns // col_group, flat // block)
-    assert layout.tables(palette.tables_by) == -(-count // block)
+    assert layout.tables(by) == -(-count // block)
+
+
+def arranged(count: int, block: int, bits: int) -> tuple[CodesLayout, pb.Grouping]:
+    """The matrix of codes as the format sees it, and which of them share a table."""
+    view, (row_group, col_group) = _arranged(count, block)
+    codes = pb.Codes(view=view, row_axes=1, vector=1, depth=bits, rows_per_block=1)
+    return codes_layout(codes, (count,)), pb.Grouping(row_group=row_group, col_group=col_group)
 
 
 @pytest.mark.parametrize(
-    ("dims", "block"), [((2**26 + 2**10,), 512), ((2, 2**25 + 8), 1024), ((2**26,), 2**26), ((3, 2**25), 100)]
+    ("count", "block"),
+    [(2**26 + 2**10, 512), (2**26 + 16, 1024), (2**26, 2**26), (3 * 2**25, 100), (2**31 - 1, 2**31 - 1)],
 )
-def test_rows_stay_within_the_formats_16_mib(dims: tuple[int, ...], block: int) -> None:
-    palette = _arranged(dims, block, 8)
-    palette.codes.vector, palette.codes.depth, palette.codes.rows_per_block = 1, 8, 1
-    layout = codes_layout(palette.codes, dims)
+def test_rows_stay_within_the_formats_16_mib(count: int, block: int) -> None:
+    layout, by = arranged(count, block, 8)
     assert layout.plain_shape(0).row_bytes <= FORMAT_LIMITS.block
-    assert layout.tables(palette.tables_by) == -(-int(np.prod(dims)) // block)
+    assert layout.tables(by) == -(-count // block)
 
 
-def test_a_row_that_nothing_divides_is_refused() -> None:
-    with pytest.raises(LimitExceededError, match="a row of codes"):
-        _arranged((2**31 - 1,), 2**31 - 1, 8)
+def test_rows_of_blocks_are_short_enough_to_read_few_at_a_time(tmp_path: Path) -> None:
+    """A reader holds a row at least; the whole tensor as one row would cost it several words for each code."""
+    data = palettes((512, 1024), 4, 1280)
+    out = convert(graph({"a": np.zeros((512, 1024), "f4")}), {"a": qx((512, 1024), 4, 1280, data)}, tmp_path)
+    with mm.open(out) as bundle:
+        codes = bundle["a"].message.palette.codes
+        assert list(codes.view) == [2048, 256]
+        assert np.array_equal(bundle["a"].numpy(), data.values)
 
 
 # What is refused.
@@ -329,10 +339,6 @@ def test_a_store_alone_has_no_topology(tmp_path: Path) -> None:
 
 @given(st.data())
 def test_any_row_ends_in_our_errors(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    import sqlite3
-
-    from mobilemodel_converters.ccv import schema
-
     folder = tmp_path_factory.mktemp("rows")
     (folder / "model.onnx").write_bytes(graph({"a": square()}).SerializeToString())
     good = palettes((8, 8), 4, 32)
@@ -341,11 +347,7 @@ def test_any_row_ends_in_our_errors(tmp_path_factory: pytest.TempPathFactory, da
     kinds = st.sampled_from([32 << 32 | 0x40000 | bits << 8 | 0x20 for bits in (4, 5, 8)] + [0x4000, 0x20000])
     blobs = st.sampled_from([good.content, np.array([8, 8, 0], "<i4").tobytes(), bytes(256)]) | st.binary(max_size=300)
     row = ("a", data.draw(types | odd), 1, data.draw(kinds | odd), data.draw(blobs | odd), data.draw(blobs | odd))
-    connection = sqlite3.connect(folder / "store.sqlite3")
-    with connection:
-        connection.execute(schema.CREATE_TENSORS)
-        connection.execute("INSERT INTO tensors VALUES (?, ?, ?, ?, ?, ?)", row)
-    connection.close()
+    change(folder / "store.sqlite3", schema.CREATE_TENSORS, ("INSERT INTO tensors VALUES (?, ?, ?, ?, ?, ?)", row))
     error = error_of(partial(_read_all, folder))
     assert error is None or error.file == str(folder / "store.sqlite3")
 

@@ -61,7 +61,6 @@ def test_the_bits_of_packed_indices_start_anew_at_every_chunk(
 
 
 def test_many_chunks(folder: Path) -> None:
-    """More than are unpacked at a time."""
     codes = np.random.default_rng(0).integers(0, 128, (600, 4700), np.uint8)
     assert np.array_equal(read(folder, "n.asmtLst.01.cbn", cbn_bytes(codes, 7), 2), codes)
 

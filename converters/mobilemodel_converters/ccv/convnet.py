@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilemodel.errors import LimitExceededError, MalformedSourceError, MobileModelError, UsageError
-from mobilemodel.limits import FORMAT_LIMITS
-from mobilemodel.model import Buffer, Model, SourceFile, SourceOptions
+from mobilemodel.model import Buffer, Model, QuantizedValue, SourceFile, SourceOptions
 from mobilemodel_converters.ccv import klaus, schema
 from mobilemodel_converters.ccv.database import Blob, Database
 from mobilemodel_converters.ccv.layers import MOST_LAYERS, Layer, Size, integer, read_layers
@@ -29,6 +28,7 @@ from mobilemodel_converters.network import NetworkBuilder
 SOURCE_FORMAT = "ccv"
 INPUT, OUTPUT, BATCH = "input", "output", "N"
 _WEIGHT, _BIAS = "weight", "bias"
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class _Parameters:
         for number in self.codebooks:
             if number not in connected:
                 raise MalformedSourceError(f"the table {schema.LAYER_QUANT} has a codebook for what is no full connect",
-                                           layer=f"layer-{number}")  # fmt: skip
+                                           layer=schema.layer_name(number))  # fmt: skip
         samples = sum(math.prod(layer.weight_shape) for layer in layers if layer.number in self.codebooks)
         if samples > MOST_SAMPLES:
             raise LimitExceededError("samples of all pictures", expected=f"at most {MOST_SAMPLES}", found=samples)
@@ -123,36 +123,31 @@ class _Parameters:
             notes.append(f"the trainer's tables were left out: {', '.join(training)}")
         return notes
 
-    def weight(self, layer: Layer) -> tuple[Callable[[], Buffer], klaus.KlausWeight | None]:
+    def weight(self, layer: Layer) -> tuple[Callable[[], Buffer], QuantizedValue | None]:
         """How the weight is read, in ONNX's order, and the codes of a weight that is stored as a picture."""
         codebook = self.codebooks.get(layer.number)
         if codebook is not None:
             path = self.pictures.get(layer.number) or klaus.find_picture(self.database.path.parent, layer.number)
             if path is not None:
-                weight = klaus.read_weight(layer, codebook, path)
-                self.sources.append(weight.source)
-                return weight.read, weight
-            if self._fits(layer, _WEIGHT, math.prod(layer.weight_shape)):
-                self.unused.append(layer.name)
-        blob, half = self._checked(layer, _WEIGHT, math.prod(layer.weight_shape))
-        return partial(_read_weight, self.database, blob, half, layer), None
+                value, source = klaus.read_weight(layer, codebook, path)
+                self.sources.append(source)
+                return lambda: _channels_first(klaus.look_up(value), layer), value
+        read = self._stored(layer, _WEIGHT, math.prod(layer.weight_shape))
+        if codebook is not None:
+            self.unused.append(layer.name)
+        return lambda: _channels_first(read(), layer), None
 
     def bias(self, layer: Layer, count: int) -> Callable[[], Buffer]:
         """How the bias is read."""
-        blob, half = self._checked(layer, _BIAS, count)
-        return partial(_read_values, self.database, blob, half)
+        read = self._stored(layer, _BIAS, count)
+        return lambda: read().data.cast("B")
 
-    def _fits(self, layer: Layer, what: str, count: int) -> bool:
+    def _stored(self, layer: Layer, what: str, count: int) -> Callable[[], Floats]:
+        """How the BLOB of a weight or bias is read. Raises MalformedSourceError where it has not ``count`` values."""
         data = self.data.get(layer.number, NO_DATA)
         blob = data.blobs[what]
-        return blob is not None and blob.size == data.size(count)
-
-    def _checked(self, layer: Layer, what: str, count: int) -> tuple[Blob, bool]:
-        """The BLOB of a weight or bias of ``count`` values. Raises MalformedSourceError where it is not that long."""
-        data = self.data.get(layer.number, NO_DATA)
-        blob = data.blobs[what]
-        if blob is not None and self._fits(layer, what, count):
-            return blob, data.half
+        if blob is not None and blob.size == data.size(count):
+            return partial(_read_values, self.database, blob, data.half)
         advice = "ccv itself would take zeros for it."
         if what == _WEIGHT and layer.kind is LayerType.FULL_CONNECT:
             advice += self._picture_advice(layer.number)
@@ -175,34 +170,27 @@ def _read_layer_data(database: Database) -> dict[int, LayerData]:
     columns = [c for c in ("layer", _WEIGHT, _BIAS, "half_precision") if c in present]
     found: dict[int, LayerData] = {}
     for row in database.rows(schema.LAYER_DATA, columns, MOST_LAYERS):
-        number = integer(row["layer"], "layer")
+        number = integer(row, "layer")
         if number in found:
-            raise MalformedSourceError(f"two rows of the table {schema.LAYER_DATA}", layer=f"layer-{number}")
+            raise MalformedSourceError(f"two rows of the table {schema.LAYER_DATA}", layer=schema.layer_name(number))
         blobs: dict[str, Blob | None] = {}
         for what in (_WEIGHT, _BIAS):
             blob = row[what]
             if blob is not None and not isinstance(blob, Blob):
-                raise MalformedSourceError(f"the {what} is no BLOB", layer=f"layer-{number}")
+                raise MalformedSourceError(f"the {what} is no BLOB", layer=schema.layer_name(number))
             blobs[what] = blob
-        half = integer(row.get("half_precision"), "half_precision", least=-(2**31)) != 0
+        half = integer(row, "half_precision", least=-(2**31)) != 0
         found[number] = LayerData(blobs, half)
     return found
 
 
-def _floats(database: Database, blob: Blob, half: bool) -> npt.NDArray[np.float32]:
+def _read_values(database: Database, blob: Blob, half: bool) -> Floats:
     return np.frombuffer(database.read(blob), "<f2" if half else "<f4").astype("<f4", copy=False)
 
 
-def _read_values(database: Database, blob: Blob, half: bool) -> Buffer:
-    return _floats(database, blob, half).data.cast("B")
-
-
-def _read_weight(database: Database, blob: Blob, half: bool, layer: Layer) -> Buffer:
+def _channels_first(values: Floats, layer: Layer) -> Buffer:
     """A weight in ONNX's order: channels before rows and columns."""
-    values = _floats(database, blob, half)
-    if layer.kind is LayerType.CONVOLUTIONAL:
-        return np.ascontiguousarray(values.reshape(layer.weight_shape).transpose(0, 3, 1, 2)).reshape(-1).data.cast("B")
-    return klaus.channels_first(values, layer) if layer.flattens else values.data.cast("B")
+    return np.ascontiguousarray(values.reshape(layer.weight_shape).transpose(0, 3, 1, 2)).reshape(-1).data.cast("B")
 
 
 def _add_convolution(network: NetworkBuilder, layer: Layer, value: str, parameters: _Parameters) -> str:
@@ -210,8 +198,8 @@ def _add_convolution(network: NetworkBuilder, layer: Layer, value: str, paramete
     read, _ = parameters.weight(layer)
     inputs = (
         value,
-        network.weight(schema.weight_name(layer.number), (filters, channels, rows, cols), read),
-        network.weight(schema.bias_name(layer.number), (filters,), parameters.bias(layer, filters)),
+        network.weight(f"{layer.name}.{_WEIGHT}", (filters, channels, rows, cols), read),
+        network.weight(f"{layer.name}.{_BIAS}", (filters,), parameters.bias(layer, filters)),
     )
     made = network.add("Conv", inputs, f"{layer.name}.convolution", kernel_shape=layer.kernel, group=layer.partition,
                        strides=(layer.strides,) * 2, pads=(layer.border,) * 4)  # fmt: skip
@@ -219,14 +207,10 @@ def _add_convolution(network: NetworkBuilder, layer: Layer, value: str, paramete
 
 
 def _add_full_connect(network: NetworkBuilder, layer: Layer, value: str, parameters: _Parameters) -> str:
-    outputs, inputs = layer.weight_shape
-    if outputs * inputs > FORMAT_LIMITS.elements:
-        raise LimitExceededError("values of a weight", expected=f"at most {FORMAT_LIMITS.elements}",
-                                 found=outputs * inputs)  # fmt: skip
-    read, picture = parameters.weight(layer)
-    weight = network.weight(schema.weight_name(layer.number), (outputs, inputs), read,
-                            quantized=None if picture is None else picture.value)  # fmt: skip
-    bias = network.weight(schema.bias_name(layer.number), (outputs,), parameters.bias(layer, outputs))
+    outputs, inputs = layer.output.rows, layer.input.values
+    read, quantized = parameters.weight(layer)
+    weight = network.weight(f"{layer.name}.{_WEIGHT}", (outputs, inputs), read, quantized=quantized)
+    bias = network.weight(f"{layer.name}.{_BIAS}", (outputs,), parameters.bias(layer, outputs))
     if layer.flattens:
         value = network.add("Flatten", (value,), f"{layer.name}.flat", axis=1)
     name = f"{layer.name}.sum" if layer.relu else layer.name

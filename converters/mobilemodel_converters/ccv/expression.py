@@ -10,13 +10,14 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mobilemodel.dtypes import QUANTIZABLE
 from mobilemodel.dtypes import name as dtype_name
 from mobilemodel.errors import LimitExceededError, UnsupportedSourceError, escape
 from mobilemodel.limits import FORMAT_LIMITS
-from mobilemodel_converters.ccv.graph import LARGEST, Constant, Constants, Node, title
+from mobilemodel_converters.ccv.graph import Constant, Constants, Node, title
 from mobilemodel_converters.ccv.layers import Size
 from mobilemodel_converters.ccv.rows import (
     AveragePool,
@@ -25,8 +26,10 @@ from mobilemodel_converters.ccv.rows import (
     Layer,
     MaxPool,
     Normalisation,
+    Pool,
     with_partitions,
 )
+from mobilemodel_converters.ccv.schema import LARGEST
 from mobilemodel_converters.onnx.structure import domain
 from mobilemodel_converters.onnx.tensors import small_integers
 
@@ -232,33 +235,27 @@ def _relu(walk: _Walk, node: Node) -> None:
     walk.go_on(node)
 
 
-def _pool(kind: type[MaxPool] | type[AveragePool]) -> Callable[[_Walk, Node], None]:
-    def rule(walk: _Walk, node: Node) -> None:
-        walk.needs_picture(node)
-        size = walk.size
-        window = node.same("kernel_shape")
-        strides, border = walk.slide(node, (window, window))
-        if border >= window:
-            node.refuse("the window of a pool must be larger than its border", found=f"{window}, border {border}")
-        if kind is AveragePool and border and node.integer("count_include_pad", 0):
-            node.refuse("ccv needs an average without the padding: count_include_pad 0")
-        walk.layers.append(kind(node.title, size, 1, window, strides, border))
-        walk.go_on(node)
-
-    return rule
+def _pool(kind: type[Pool], walk: _Walk, node: Node) -> None:
+    walk.needs_picture(node)
+    size = walk.size
+    window = node.same("kernel_shape")
+    strides, border = walk.slide(node, (window, window))
+    if border >= window:
+        node.refuse("the window of a pool must be larger than its border", found=f"{window}, border {border}")
+    if kind is AveragePool and border and node.integer("count_include_pad", 0):
+        node.refuse("ccv needs an average without the padding: count_include_pad 0")
+    walk.layers.append(kind(node.title, size, 1, window, strides, border))
+    walk.go_on(node)
 
 
-def _global_pool(kind: type[MaxPool] | type[AveragePool]) -> Callable[[_Walk, Node], None]:
-    def rule(walk: _Walk, node: Node) -> None:
-        walk.needs_picture(node)
-        size = walk.size
-        if size.rows != size.cols:
-            node.refuse("ccv needs square windows", found=f"{size.rows} x {size.cols}")
-        walk.layers.append(kind(node.title, size, 1, size.rows, 1, 0))
-        walk.size = Size(1, 1, size.channels)
-        walk.go_on(node)
-
-    return rule
+def _global_pool(kind: type[Pool], walk: _Walk, node: Node) -> None:
+    walk.needs_picture(node)
+    size = walk.size
+    if size.rows != size.cols:
+        node.refuse("ccv needs square windows", found=f"{size.rows} x {size.cols}")
+    walk.layers.append(kind(node.title, size, 1, size.rows, 1, 0))
+    walk.size = Size(1, 1, size.channels)
+    walk.go_on(node)
 
 
 def _normalisation(walk: _Walk, node: Node) -> None:
@@ -322,30 +319,26 @@ def _reshape(walk: _Walk, node: Node) -> None:
 
 
 def _gemm(walk: _Walk, node: Node) -> None:
-    walk.needs_flat(node)
     for name in ("alpha", "beta"):
         if node.number(name, 1.0) != 1:
             node.refuse(f"ccv needs {name} to be 1", found=node.number(name, 1.0))
-    if node.input(0) != walk.value or node.integer("transA", 0):
-        node.refuse("ccv needs the data on the left, one row for each picture")
-    _full_connect(walk, node, not node.integer("transB", 0), 2)
+    _full_connect(walk, node, inputs_first=not node.integer("transB", 0))
 
 
 def _matmul(walk: _Walk, node: Node) -> None:
+    _full_connect(walk, node, inputs_first=True)
+
+
+def _full_connect(walk: _Walk, node: Node, *, inputs_first: bool) -> None:
     walk.needs_flat(node)
-    if node.input(0) != walk.value:
+    if node.input(0) != walk.value or node.integer("transA", 0):
         node.refuse("ccv needs the data on the left, one row for each picture")
-    _full_connect(walk, node, True, None)
-
-
-def _full_connect(walk: _Walk, node: Node, inputs_first: bool, bias_index: int | None) -> None:
     weight = walk.constant(node, 1, 2)
     weight = replace(weight, transposed=weight.transposed != inputs_first)
     count, nodes = weight.dims
     if nodes != walk.size.values:
         node.refuse("the weight does not fit the input", expected=f"{walk.size.values} values", found=nodes)
-    bias = walk.bias(node, bias_index, count) if bias_index is not None else None
-    walk.layers.append(FullConnect(node.title, walk.size, 1, count, weight, bias))
+    walk.layers.append(FullConnect(node.title, walk.size, 1, count, weight, walk.bias(node, 2, count)))
     walk.size = Size(count, 1, 1)
     walk.go_on(node)
 
@@ -379,8 +372,8 @@ def _nothing(walk: _Walk, node: Node) -> None:
 
 _NOTHING = ("Identity", "Dropout")
 _RULES: dict[str, Callable[[_Walk, Node], None]] = {
-    "Conv": _convolution, "Relu": _relu, "LRN": _normalisation, "Split": _split, "MaxPool": _pool(MaxPool),
-    "AveragePool": _pool(AveragePool), "GlobalMaxPool": _global_pool(MaxPool),
-    "GlobalAveragePool": _global_pool(AveragePool), "Flatten": _flatten, "Reshape": _reshape, "Gemm": _gemm,
+    "Conv": _convolution, "Relu": _relu, "LRN": _normalisation, "Split": _split, "MaxPool": partial(_pool, MaxPool),
+    "AveragePool": partial(_pool, AveragePool), "GlobalMaxPool": partial(_global_pool, MaxPool),
+    "GlobalAveragePool": partial(_global_pool, AveragePool), "Flatten": _flatten, "Reshape": _reshape, "Gemm": _gemm,
     "MatMul": _matmul, "Add": _add, "Softmax": _softmax, **dict.fromkeys(_NOTHING, _nothing),
 }  # fmt: skip

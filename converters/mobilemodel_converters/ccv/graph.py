@@ -10,13 +10,11 @@ import numpy as np
 
 from mobilemodel.dtypes import DType
 from mobilemodel.errors import UnsupportedSourceError, escape
+from mobilemodel_converters.ccv.schema import LARGEST
 from mobilemodel_converters.onnx.structure import attribute_integer, attribute_integers, constant_value, domain
 
 if TYPE_CHECKING:
     import onnx
-
-LARGEST = 2**31 - 1
-"""ccv reads the columns as integers of 32 bits"""
 
 
 @dataclass(frozen=True)

@@ -8,35 +8,24 @@ loader, and the two pictures of its ImageNet model.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from mobilemodel.errors import MalformedSourceError, MobileModelError, UnsupportedSourceError, UsageError, escape
-from mobilemodel.model import Buffer, QuantizedValue, SourceFile
-from mobilemodel.v1 import bundle_pb2 as pb
+from mobilemodel.model import QuantizedValue, SourceFile
 from mobilemodel_converters.ccv import schema
 from mobilemodel_converters.ccv.database import Blob, Database
 from mobilemodel_converters.ccv.layers import MOST_LAYERS, Layer, integer
 from mobilemodel_converters.ccv.png import Picture, read_picture
+from mobilemodel_converters.quantized import palette_value
 from mobilemodel_converters.sources import OpenedFile
 
 SOURCE_FORMAT = "klaus png"
 Codes = npt.NDArray[np.uint8]
 Codebook = npt.NDArray[np.float16]
-
-
-@dataclass(frozen=True)
-class KlausWeight:
-    """The weight of a full connect, as its picture and its codebook hold it."""
-
-    value: QuantizedValue
-    read: Callable[[], Buffer]
-    """float32 in the order of the graph: the channels of a flattened picture first"""
-    source: SourceFile
 
 
 def read_codebooks(database: Database) -> dict[int, Codebook]:
@@ -49,8 +38,8 @@ def read_codebooks(database: Database) -> dict[int, Codebook]:
     database.columns(schema.LAYER_QUANT, ("layer", "quant"))
     found: dict[int, Codebook] = {}
     for row in database.rows(schema.LAYER_QUANT, ("layer", "quant"), MOST_LAYERS):
-        number = integer(row["layer"], "layer")
-        name, blob = f"layer-{number}", row["quant"]
+        number = integer(row, "layer")
+        name, blob = schema.layer_name(number), row["quant"]
         if number in found:
             raise MalformedSourceError(f"two rows of the table {schema.LAYER_QUANT}", layer=name)
         most = 2 * schema.QUANT_ENTRIES
@@ -104,39 +93,29 @@ def find_picture(folder: Path, layer: int) -> Path | None:
     return found[0]
 
 
-def read_weight(layer: Layer, codebook: Codebook, path: Path) -> KlausWeight:
-    """The weight of a full connect from its picture: the same indices, the same codebook.
+def read_weight(layer: Layer, codebook: Codebook, path: Path) -> tuple[QuantizedValue, SourceFile]:
+    """The weight of a full connect from its picture: the same indices, the same codebook; and the picture's record.
 
     Raises MalformedSourceError, naming the picture, for a broken one, one of another size than the layer, or indices
     that the codebook does not have; UnsupportedSourceError; UsageError where it cannot be opened.
     """
-    outputs, inputs = layer.weight_shape
+    outputs, rows, cols, channels = layer.weight_shape
+    inputs = layer.input.values
     with OpenedFile(path) as file:
         try:
             codes, table = indices(read_picture(file, outputs, inputs), codebook)
         except MobileModelError as error:
-            raise error.within(file=str(path), tensor=schema.weight_name(layer.number)) from None
+            raise error.within(file=str(path)) from None
         source = file.record(SOURCE_FORMAT)
-    encoding = pb.Palette(tables_by=pb.Grouping())
-    encoding.codes.row_axes = 1
-    size = layer.input
-    if layer.flattens:
-        encoding.codes.view.extend((outputs, size.channels, size.rows, size.cols))
-        encoding.codes.perm.extend((0, 2, 3, 1))
-    widened = table.astype("<f4")
-
-    def read() -> Buffer:
-        values = widened[codes]
-        return channels_first(values, layer) if layer.flattens else values.reshape(-1).data.cast("B")
-
-    return KlausWeight(QuantizedValue(encoding, codes, table.reshape(1, -1, 1)), read, source)
+    tables, dims = table.reshape(1, -1, 1), (outputs, inputs)
+    if not layer.flattens:
+        return palette_value(codes, tables, dims), source
+    return palette_value(codes, tables, dims, view=(outputs, channels, rows, cols), perm=(0, 2, 3, 1)), source
 
 
-def channels_first(values: npt.NDArray[np.float32], layer: Layer) -> Buffer:
-    """Bring the columns of a full connect from rows x columns x channels to channels x rows x columns; raw bytes."""
-    size = layer.input
-    spatial = values.reshape(layer.output.rows, size.rows, size.cols, size.channels)
-    return np.ascontiguousarray(spatial.transpose(0, 3, 1, 2)).reshape(-1).data.cast("B")
+def look_up(value: QuantizedValue) -> npt.NDArray[np.float32]:
+    """The values of a weight that came from a picture, as its pixels lie."""
+    return np.asarray(value.tables, "<f4").reshape(-1)[value.codes]
 
 
 def indices(picture: Picture, codebook: Codebook) -> tuple[Codes, Codebook]:

@@ -6,21 +6,19 @@ Activations are rows x columns x channels. Source: ccv's convnet storage code an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mobilemodel.errors import LimitExceededError, MalformedSourceError, UnsupportedSourceError
+from mobilemodel.errors import LimitExceededError, MalformedSourceError, MobileModelError, UnsupportedSourceError
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel_converters.ccv import schema
-from mobilemodel_converters.ccv.database import Database, OtherType, Row, Value
-from mobilemodel_converters.ccv.schema import LAYER_TYPE_NAMES, LayerType
+from mobilemodel_converters.ccv.database import Database, OtherType, Row
+from mobilemodel_converters.ccv.schema import LARGEST, LAYER_TYPE_NAMES, LayerType
 
 MOST_LAYERS = 1000
 MOST_PARTITIONS = 256
 MOST_PARTS = 4096
 """partitions of all normalisations: each one is a node of the graph"""
-_LARGEST = 2**31 - 1
 _LARGEST_REAL = float(2**100)
 """well within float32, in which the graph holds the numbers of a normalisation"""
 _POOLS = (LayerType.MAX_POOL, LayerType.AVERAGE_POOL)
@@ -71,15 +69,15 @@ class Layer:
     @property
     def name(self) -> str:
         """What its output is called: ``layer-3``."""
-        return f"layer-{self.number}"
+        return schema.layer_name(self.number)
 
     @property
-    def weight_shape(self) -> tuple[int, ...]:
-        """The weight's axes as the file orders them: filters, kernel rows and columns, channels of a group; or
-        outputs, inputs. Empty where the layer has none."""
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """The axes of the weight of a convolution or full connect as the file orders them: filters or outputs, rows
+        and columns, channels. ONNX has the channels second."""
         if self.kind is LayerType.CONVOLUTIONAL:
-            return (self.output.channels, *self.kernel, self.input.channels // self.partition)
-        return (self.output.rows, self.input.values) if self.kind is LayerType.FULL_CONNECT else ()
+            return self.output.channels, *self.kernel, self.input.channels // self.partition
+        return self.output.rows, self.input.rows, self.input.cols, self.input.channels
 
 
 def read_layers(database: Database) -> tuple[list[Layer], list[str]]:
@@ -98,8 +96,8 @@ def read_layers(database: Database) -> tuple[list[Layer], list[str]]:
             row[column] = default if row.get(column) is None else row[column]
         try:
             layers.append(_layer(number, row, layers[-1] if layers else None))
-        except (MalformedSourceError, UnsupportedSourceError, LimitExceededError) as error:
-            raise error.within(layer=f"layer-{number}") from None
+        except MobileModelError as error:
+            raise error.within(layer=schema.layer_name(number)) from None
     parts = sum(layer.partition for layer in layers if layer.kind is LayerType.LOCAL_RESPONSE_NORM)
     if parts > MOST_PARTS:
         raise LimitExceededError("partitions of all normalisations", expected=f"at most {MOST_PARTS}", found=parts)
@@ -107,7 +105,7 @@ def read_layers(database: Database) -> tuple[list[Layer], list[str]]:
 
 
 def _in_order(rows: list[Row]) -> list[Row]:
-    numbers = [integer(row["layer"], "layer") for row in rows]
+    numbers = [integer(row, "layer") for row in rows]
     if not rows:
         raise MalformedSourceError(f"the table {schema.LAYER_PARAMS} has no rows")
     if sorted(numbers) != list(range(len(rows))):
@@ -129,20 +127,21 @@ def _assume_relu(rows: Sequence[Row]) -> list[str]:
     ]  # fmt: skip
 
 
-def integer(value: Value, column: str, least: int = 0, most: int = _LARGEST) -> int:
-    """A whole number of a column; NULL is 0, as ccv reads it.
+def integer(row: Row, column: str, least: int = 0) -> int:
+    """A whole number of a column; NULL is 0, as ccv reads it, and so is a column that the table lacks.
 
     Raises MalformedSourceError for another type or a number outside of the bounds.
     """
+    value = row.get(column)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if value is None:
         value = 0
-    bounds = f"a whole number from {least} to {most}"
+    bounds = f"a whole number from {least} to {LARGEST}"
     if not isinstance(value, int):
         kind = value if isinstance(value, (float, OtherType)) else "a BLOB" if not isinstance(value, str) else "text"
         raise MalformedSourceError(f"column {column}", expected=bounds, found=kind)
-    if not least <= value <= most:
+    if not least <= value <= LARGEST:
         raise MalformedSourceError(f"column {column}", expected=bounds, found=value)
     return value
 
@@ -157,22 +156,21 @@ def _real(row: Row, column: str) -> float:
 
 
 def _layer(number: int, row: Row, before: Layer | None) -> Layer:
-    code = integer(row["type"], "type")
+    code = integer(row, "type")
     if code not in list(LayerType):
         raise UnsupportedSourceError(
             "a layer of an unknown type", expected=", ".join(f"{t.value} {n}" for t, n in LAYER_TYPE_NAMES.items()),
             found=code,
         )  # fmt: skip
     kind = LayerType(code)
-    size = Size(*(integer(row[f"input_matrix_{axis}"], f"input_matrix_{axis}", 1)
-                  for axis in ("rows", "cols", "channels")))  # fmt: skip
+    size = Size(*(integer(row, f"input_matrix_{axis}", 1) for axis in ("rows", "cols", "channels")))  # fmt: skip
     if size.values > FORMAT_LIMITS.elements:
         raise LimitExceededError("values of a layer's input", expected=f"at most {FORMAT_LIMITS.elements}", found=size)
     _check_input(kind, size, before)
     if kind is LayerType.FULL_CONNECT:
         return _full_connect(number, row, size, before)
     # A pool's windows see one channel at a time: its partitions change nothing.
-    partition = 1 if kind in _POOLS else integer(row["input_matrix_partition"], "input_matrix_partition", 1)
+    partition = 1 if kind in _POOLS else integer(row, "input_matrix_partition", 1)
     if size.channels % partition:
         raise MalformedSourceError("input_matrix_partition does not divide the channels",
                                    expected=f"a divisor of {size.channels}", found=partition)  # fmt: skip
@@ -195,12 +193,12 @@ def _check_input(kind: LayerType, size: Size, before: Layer | None) -> None:
 
 
 def _full_connect(number: int, row: Row, size: Size, before: Layer | None) -> Layer:
-    inputs = integer(row["input_node_count"], "input_node_count", 1)
+    inputs = integer(row, "input_node_count", 1)
     if inputs != size.values:
         raise MalformedSourceError("input_node_count is not the product of the input's size",
                                    expected=size.values, found=inputs)  # fmt: skip
-    outputs = integer(row["output_count"], "output_count", 1)
-    relu = integer(row[schema.RELU_COLUMN], schema.RELU_COLUMN) != 0
+    outputs = integer(row, "output_count", 1)
+    relu = integer(row, schema.RELU_COLUMN) != 0
     flattens = before is None or before.kind is not LayerType.FULL_CONNECT
     return Layer(number, LayerType.FULL_CONNECT, size, Size(outputs, 1, 1), flattens, relu=relu)
 
@@ -210,7 +208,7 @@ def _normalisation(number: int, row: Row, size: Size, partition: int) -> Layer:
         raise LimitExceededError("partitions of a normalisation", expected=f"at most {MOST_PARTITIONS}",
                                  found=partition)  # fmt: skip
     # From c - size/2 to c + size/2, in whole numbers: always odd. What is wider than all channels sees all of them.
-    half = integer(row["output_size"], "output_size", 1) // 2
+    half = integer(row, "output_size", 1) // 2
     window = 2 * min(half, size.channels // partition - 1) + 1
     kappa, alpha, beta = (_real(row, column) for column in schema.REAL_COLUMNS)
     return Layer(number, LayerType.LOCAL_RESPONSE_NORM, size, size, partition=partition, window=window,
@@ -219,17 +217,17 @@ def _normalisation(number: int, row: Row, size: Size, partition: int) -> Layer:
 
 def _sliding(number: int, kind: LayerType, row: Row, size: Size, partition: int) -> Layer:
     """A convolution or a pool."""
-    strides = integer(row["output_strides"], "output_strides", 1)
-    border = integer(row["output_border"], "output_border")
+    strides = integer(row, "output_strides", 1)
+    border = integer(row, "output_border")
     channels = size.channels
     if kind in _POOLS:
-        window = integer(row["output_size"], "output_size", 1)
+        window = integer(row, "output_size", 1)
         kernel = (window, window)
         if border >= window:
             raise UnsupportedSourceError("a pool whose window may lie in the border alone",
                                          expected=f"output_border below {window}", found=border)  # fmt: skip
     else:
-        kernel = integer(row["output_rows"], "output_rows", 1), integer(row["output_cols"], "output_cols", 1)
+        kernel = integer(row, "output_rows", 1), integer(row, "output_cols", 1)
         channels = _filters(row, size, partition, kernel)
     rows = _reach(size.rows, kernel[0], strides, border, "rows")
     cols = _reach(size.cols, kernel[1], strides, border, "columns")
@@ -241,8 +239,8 @@ def _sliding(number: int, kind: LayerType, row: Row, size: Size, partition: int)
 
 
 def _filters(row: Row, size: Size, partition: int, kernel: tuple[int, int]) -> int:
-    filters = integer(row["output_count"], "output_count", 1)
-    channels = integer(row["output_channels"], "output_channels")
+    filters = integer(row, "output_count", 1)
+    channels = integer(row, "output_channels")
     if channels != size.channels:
         raise MalformedSourceError("output_channels are the kernel's, all of the input's", expected=size.channels,
                                    found=channels)  # fmt: skip
@@ -251,9 +249,6 @@ def _filters(row: Row, size: Size, partition: int, kernel: tuple[int, int]) -> i
                                    expected=f"a divisor of {filters}", found=partition)  # fmt: skip
     if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
         raise UnsupportedSourceError("a kernel of an even size, which ccv itself does not run", found=kernel)
-    values = math.prod(kernel) * (size.channels // partition) * filters
-    if values > FORMAT_LIMITS.elements:
-        raise LimitExceededError("values of a weight", expected=f"at most {FORMAT_LIMITS.elements}", found=values)
     return filters
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mobilemodel.errors import LimitExceededError, MalformedSourceError, MalformedStreamError, UnsupportedSourceError
 from mobilemodel.layout import MatrixShape
 from mobilemodel.png_filters import unfilter
+from mobilemodel_converters.bits import unpack
 from mobilemodel_converters.sources import OpenedFile
 
 SIGNATURE = bytes.fromhex("89504E470D0A1A0A")
@@ -63,7 +64,7 @@ def read_picture(file: OpenedFile, height: int, width: int) -> Picture:
     palette = bytearray()
     rows = np.frombuffer(_inflated(chunks, shape, palette), np.uint8).reshape(height, 1 + shape.row_bytes)
     try:
-        packed = np.frombuffer(unfilter(rows), np.uint8).reshape(height, shape.row_bytes)
+        packed = np.frombuffer(unfilter(rows), np.uint8)
     except MalformedStreamError as error:
         raise MalformedSourceError(error.message, expected=error.expected, found=error.found) from None
     picture = Picture(_samples(packed, shape), shape.depth, indexed)
@@ -165,9 +166,6 @@ def _shown(picture: Picture, palette: bytearray) -> Picture:
 
 
 def _samples(packed: npt.NDArray[np.uint8], shape: MatrixShape) -> npt.NDArray[np.uint8]:
-    """Unpack rows whose first sample stands in the high bits."""
-    if shape.depth == 8:
-        return packed
-    shifts = np.arange(8 - shape.depth, -1, -shape.depth, dtype=np.uint8)
-    spread = (packed[:, :, None] >> shifts) & np.uint8((1 << shape.depth) - 1)
-    return np.ascontiguousarray(spread.reshape(shape.height, -1)[:, : shape.width])
+    """The samples of rows that each begin with a new byte."""
+    samples = unpack(packed, shape.depth, packed.size * 8 // shape.depth)
+    return np.ascontiguousarray(samples.reshape(shape.height, -1)[:, : shape.width])

@@ -1,4 +1,5 @@
-"""How a picture becomes a convnet's input: ``convnet_params`` as a Preprocessing message (spec/preprocessing.md).
+"""How a picture becomes a convnet's input: ``convnet_params`` as a Preprocessing message (spec/preprocessing.md), and
+a Preprocessing message as ``convnet_params``.
 
 ccv scales a picture until its shorter side is ``input_height``, subtracts the mean picture, and takes views of the
 network's size. The view that one run of the network sees is the centre of the centre: input_height x input_width out
@@ -9,17 +10,21 @@ which has the size in between, is cropped alike by its own size: the same pixels
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from mobilemodel.errors import LimitExceededError, MalformedSourceError
+from mobilemodel.layout import elements_of
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.v1 import bundle_pb2 as pb
 from mobilemodel_converters.ccv import schema
 from mobilemodel_converters.ccv.database import Blob, Database
 from mobilemodel_converters.ccv.layers import Size, integer
 
+_COLUMNS = ("input_height", "input_width", "mean_activity")
 _COLOURS = {1: pb.COLOUR_ORDER_GREY, 3: pb.COLOUR_ORDER_RGB}
 
 
@@ -33,6 +38,16 @@ class PictureInput:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Picture:
+    """What ``convnet_params`` says of the pictures that the network takes."""
+
+    height: int
+    width: int
+    mean: npt.NDArray[np.float32] | None
+    """height x width x channels; None: NULL, which ccv reads as zeros"""
+
+
 def read_preprocessing(database: Database, name: str, size: Size) -> PictureInput:
     """The preprocessing of the input called ``name``, of ``size``.
 
@@ -40,12 +55,12 @@ def read_preprocessing(database: Database, name: str, size: Size) -> PictureInpu
     """
     if schema.CONVNET_PARAMS not in database.tables:
         return _unknown("the file is older than the table convnet_params and does not say how pictures are prepared")
-    database.columns(schema.CONVNET_PARAMS, ("input_height", "input_width", "mean_activity"))
-    rows = database.rows(schema.CONVNET_PARAMS, ("input_height", "input_width", "mean_activity"), 1)
+    database.columns(schema.CONVNET_PARAMS, _COLUMNS)
+    rows = database.rows(schema.CONVNET_PARAMS, _COLUMNS, 1)
     if not rows:
         return _unknown("the table convnet_params is empty and does not say how pictures are prepared")
-    height = integer(rows[0]["input_height"], "input_height")
-    width = integer(rows[0]["input_width"], "input_width")
+    (row,) = rows
+    height, width = integer(row, "input_height"), integer(row, "input_width")
     if size.channels not in _COLOURS:
         return _unknown(f"the input has {size.channels} channels: it is no picture, and nothing is said of it")
     if height < size.rows or width < size.cols:
@@ -57,7 +72,7 @@ def read_preprocessing(database: Database, name: str, size: Size) -> PictureInpu
         raise LimitExceededError("input_height or input_width", found=f"{height}x{width}",
                                  expected=f"at most {FORMAT_LIMITS.picture_side}")  # fmt: skip
     step, notes = _message(name, size, height, width)
-    mean = rows[0]["mean_activity"]
+    mean = row["mean_activity"]
     values = height * width * size.channels
     if not isinstance(mean, Blob) or mean.size != 4 * values:
         found = f"{mean.size} bytes" if isinstance(mean, Blob) else "none"
@@ -97,3 +112,48 @@ def _read_mean(database: Database, blob: Blob) -> bytes:
     if not np.isfinite(np.frombuffer(content, "<f4")).all():
         raise MalformedSourceError("the mean picture holds values that are not finite")
     return content
+
+
+def picture_for(
+    step: pb.Preprocessing | None, mean: npt.NDArray[np.float32] | None, size: Size, say: Callable[[str], None]
+) -> Picture:
+    """The size of the pictures and their mean; without preprocessing that of the network's input, and no mean.
+
+    ``mean`` is the step's mean picture; ``say`` is told what ccv has no place for. Where there is no mean,
+    ``mean_activity`` stays NULL: ccv then subtracts nothing, as from zeros, and a reader can tell that none was given.
+    """
+    sides = (size.rows, size.cols)
+    if step is None:
+        say(f"no preprocessing in the bundle: ccv will resize pictures to {sides[0]} pixels and subtract nothing")
+        return Picture(*sides, None)
+    if mean is not None:
+        sides = (mean.shape[0], mean.shape[1])
+    elif step.HasField("resize"):
+        sides = (step.resize.height, step.resize.width)
+    if mean is None and step.mean:
+        mean = _even_picture(sides, np.array(step.mean, np.float32), size.channels)
+    if mean is not None and mean.shape[2] != size.channels:
+        say(f"the mean has {mean.shape[2]} channels, the network's input {size.channels}: it is not in the database")
+        mean = None
+    _say_what_differs(step, sides, say)
+    return Picture(*sides, mean)
+
+
+def _even_picture(sides: tuple[int, int], mean: npt.NDArray[np.float32], channels: int) -> npt.NDArray[np.float32]:
+    """A mean of one value for each channel, or one for all, as the picture that ccv wants."""
+    shape = (*sides, channels if len(mean) == 1 else len(mean))
+    if 4 * elements_of(shape) > FORMAT_LIMITS.mean:
+        raise LimitExceededError("the mean as a picture", expected=f"at most {FORMAT_LIMITS.mean} bytes",
+                                 found=" x ".join(map(str, shape)))  # fmt: skip
+    return np.broadcast_to(mean, shape)
+
+
+def _say_what_differs(step: pb.Preprocessing, sides: tuple[int, int], say: Callable[[str], None]) -> None:
+    """ccv's preprocessing is one: the shorter side to ``input_height``, red green blue, minus the mean."""
+    if any(value != 1 for value in step.scale):
+        say(f"ccv multiplies no pixel: the scale {', '.join(f'{value:.6g}' for value in step.scale)} is lost")
+    if step.colour_order == pb.COLOUR_ORDER_BGR:
+        say("ccv hands in red, green, blue: this network takes blue, green, red")
+    resize = step.resize
+    if resize.mode != pb.Resize.MODE_SHORT or (resize.height, resize.width) != sides:
+        say(f"ccv resizes the shorter side to {sides[0]} pixels: the bundle's preprocessing says otherwise")

@@ -22,6 +22,10 @@ TRAINING_TABLES = ("function_state", "momentum_data", "conv_vary_params")
 
 QUANT_ENTRIES = 256
 """entries of a ``layer_quant`` codebook at most: its indices are the bytes of a grey picture"""
+_FEW_ENTRIES = 16
+"""entries of a codebook whose picture is called one of 4 bits"""
+LARGEST = 2**31 - 1
+"""ccv reads the columns as integers of 32 bits"""
 
 
 class LayerType(IntEnum):
@@ -74,22 +78,13 @@ CREATE_TENSORS = (
 )
 
 
-def weight_name(layer: int) -> str:
-    """What the weight of a layer is called in the graph.
+def layer_name(layer: int) -> str:
+    """What the output of a layer is called in the graph; its weight is ``layer-11.weight``.
 
-    >>> weight_name(11)
-    'layer-11.weight'
+    >>> layer_name(11)
+    'layer-11'
     """
-    return f"layer-{layer}.weight"
-
-
-def bias_name(layer: int) -> str:
-    """What the bias of a layer is called in the graph.
-
-    >>> bias_name(11)
-    'layer-11.bias'
-    """
-    return f"layer-{layer}.bias"
+    return f"layer-{layer}"
 
 
 def picture_names(layer: int) -> tuple[str, ...]:
@@ -99,3 +94,12 @@ def picture_names(layer: int) -> tuple[str, ...]:
     ('layer-11.png', 'layer-11-1bit.png')
     """
     return (f"layer-{layer}.png", *(f"layer-{layer}-{bits}bit.png" for bits in range(1, 9)))
+
+
+def picture_name(layer: int, entries: int) -> str:
+    """The one of these names under which codes of a codebook of ``entries`` are written.
+
+    >>> picture_name(10, 16), picture_name(11, 256)
+    ('layer-10-4bit.png', 'layer-11.png')
+    """
+    return f"layer-{layer}-4bit.png" if entries <= _FEW_ENTRIES else f"layer-{layer}.png"

@@ -18,11 +18,11 @@ from mobilemodel.dtypes import DType
 from mobilemodel.errors import LimitExceededError, MalformedSourceError, UnsupportedSourceError, escape
 from mobilemodel.layout import ceil_div, elements_of
 from mobilemodel.limits import FORMAT_LIMITS
+from mobilemodel_converters.bits import unpack
 from mobilemodel_converters.ccv import schema
 from mobilemodel_converters.ccv.database import Blob, Database, Row
 
-MOST_TENSORS = FORMAT_LIMITS.tensors
-COLUMNS = ("name", "type", "format", "datatype", "dim", "data")
+_COLUMNS = ("name", "type", "format", "datatype", "dim", "data")
 _MOST_DIMS = 12
 _NCHW = 1
 _KINDS = {
@@ -90,9 +90,9 @@ class StoredTensor:
 
 def read_store(database: Database) -> dict[str, StoredTensor]:
     """All rows of the store by name. Raises MalformedSourceError, LimitExceededError."""
-    database.columns(schema.TENSORS, COLUMNS)
+    database.columns(schema.TENSORS, _COLUMNS)
     found: dict[str, StoredTensor] = {}
-    for row in database.rows(schema.TENSORS, COLUMNS, MOST_TENSORS):
+    for row in database.rows(schema.TENSORS, _COLUMNS, FORMAT_LIMITS.tensors):
         name = row["name"]
         if not isinstance(name, str):
             raise MalformedSourceError("a tensor's name", found="none" if name is None else "long text, or no text",
@@ -173,31 +173,34 @@ def read_raw(database: Database, stored: StoredTensor, dtype: DType) -> bytes:
 
     Raises MalformedSourceError where they are not as many bytes as the dims ask for.
     """
-    return _content(database, stored, stored.data, dtypes.raw_size(dtype, stored.count))
+    return _content(database, stored, dtypes.raw_size(dtype, stored.count))
 
 
 def check_raw(stored: StoredTensor, dtype: DType) -> None:
     """Check the length of raw data without reading them; that of zip shows when they are read."""
-    size = dtypes.raw_size(dtype, stored.count)
-    if stored.codec == 0 and stored.data.size != size:
+    if stored.codec != _ZIP:
+        _check_size(stored, dtypes.raw_size(dtype, stored.count))
+
+
+def _check_size(stored: StoredTensor, size: int) -> None:
+    if stored.data.size != size:
         raise MalformedSourceError("the tensor's data are not whole", tensor=stored.name,
-                                   expected=f"{size} bytes, {dtypes.name(dtype)} {list(stored.dims)}",
+                                   expected=f"{size} bytes for dims {list(stored.dims)}",
                                    found=f"{stored.data.size} bytes")  # fmt: skip
 
 
-def _content(database: Database, stored: StoredTensor, blob: Blob, size: int) -> bytes:
+def _content(database: Database, stored: StoredTensor, size: int) -> bytes:
     """``size`` bytes, out of zip where they are in it; memory stays within them."""
     if stored.codec != _ZIP:
-        if blob.size != size:
-            raise MalformedSourceError("the tensor's data are not whole", tensor=stored.name,
-                                       expected=f"{size} bytes", found=f"{blob.size} bytes")  # fmt: skip
-        return database.read(blob)
-    if size > _DEFLATE_MOST * blob.size + 1024:
+        _check_size(stored, size)
+        return database.read(stored.data)
+    if size > _DEFLATE_MOST * stored.data.size + 1024:
         raise MalformedSourceError("the tensor's zip data are too short", tensor=stored.name,
-                                   expected=f"what becomes {size} bytes", found=f"{blob.size} bytes")  # fmt: skip
+                                   expected=f"what becomes {size} bytes",
+                                   found=f"{stored.data.size} bytes")  # fmt: skip
     stream = zlib.decompressobj()
     try:
-        raw = stream.decompress(database.read(blob), size + 1)
+        raw = stream.decompress(database.read(stored.data), size + 1)
     except zlib.error as error:
         raise MalformedSourceError(f"the tensor's zip data: {error}", tensor=stored.name) from None
     if len(raw) != size or not stream.eof:
@@ -218,15 +221,12 @@ def read_palettes(
         if len(content) < 4:
             raise MalformedSourceError("a palette tensor without a block length", tensor=stored.name)
         palettes = _palettes(stored, _PALETTE_CODECS[stored.codec], int.from_bytes(content[:4], "little"), stored.kind)
+        _check_size(stored, 4 + palettes.size(stored.count))
         content = content[4:]
     else:
         kind = (stored.kind & 0xFF) << 12
         palettes = _palettes(stored, (stored.kind >> 8) & 0xF, stored.block, kind)
-        content = _content(database, stored, stored.data, palettes.size(stored.count))
-    if len(content) != palettes.size(stored.count):
-        raise MalformedSourceError("the tensor's data are not whole", tensor=stored.name, found=len(content),
-                                   expected=f"{palettes.size(stored.count)} bytes of {palettes.bits} bit indices and "
-                                            "their codebooks")  # fmt: skip
+        content = _content(database, stored, palettes.size(stored.count))
     indices, codebooks = _split(content, palettes, stored.count)
     return palettes, indices, codebooks
 
@@ -259,21 +259,8 @@ def _split(content: bytes, palettes: Palettes, count: int) -> tuple[npt.NDArray[
         codebooks[block] = np.frombuffer(content, dtype, palettes.entries, start)
         wanted = min(palettes.block, count - first)
         packed = np.frombuffer(content, np.uint8, ceil_div(wanted * palettes.bits, 8), start + palettes.codebook_bytes)
-        indices[first : first + wanted] = _unpack(packed, palettes.bits, wanted)
+        indices[first : first + wanted] = unpack(packed, palettes.bits, wanted)
     return indices, codebooks
-
-
-def _unpack(packed: npt.NDArray[np.uint8], bits: int, count: int) -> npt.NDArray[np.uint8]:
-    if bits == 8:
-        return packed
-    out = np.empty(count, np.uint8)
-    piece = 1 << 16  # indices at a time, a multiple of 8: bits take eight times the room
-    for first in range(0, count, piece):
-        wanted = min(piece, count - first)
-        part = packed[first * bits // 8 : ceil_div((first + wanted) * bits, 8)]
-        spread = np.unpackbits(part)[: wanted * bits].reshape(wanted, bits)
-        out[first : first + wanted] = np.packbits(spread, axis=1)[:, 0] >> (8 - bits)
-    return out
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:

@@ -15,19 +15,21 @@ import numpy.typing as npt
 
 from mobilemodel import dtypes
 from mobilemodel.dtypes import DType
-from mobilemodel.errors import LimitExceededError, MalformedSourceError, MobileModelError, UnsupportedSourceError
-from mobilemodel.layout import ceil_div, elements_of
+from mobilemodel.errors import MalformedSourceError, MobileModelError, UnsupportedSourceError
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.model import Buffer, Model, QuantizedValue, SourceTensor
-from mobilemodel.v1 import bundle_pb2 as pb
 from mobilemodel_converters.ccv import store
 from mobilemodel_converters.ccv.database import Database
 from mobilemodel_converters.ccv.store import Palettes, StoredTensor, listed
+from mobilemodel_converters.quantized import palette_value
 
 SOURCE_FORMAT = "ccv nnc tensors"
 _FLOATS = frozenset((DType.FLOAT, DType.FLOAT16, DType.DOUBLE, DType.BFLOAT16))
 _PIECE = 1 << 16
-_MOST_PARTS = 1 << 12
+_LONGEST_ROW = 1 << 18
+"""codes: readers hold a row at least, and a few words for each of its codes"""
+_SHORT_ROW = 64
+"""codes of a row that is not worth what rows cost in a file"""
 
 
 def with_store(model: Model, database: Database) -> Model:
@@ -151,8 +153,7 @@ def _quantized(
     values = _exactly(codebooks.reshape(-1), tensor.dtype).reshape(codebooks.shape)
     kept = DType.FLOAT16 if palettes.dtype is DType.FLOAT16 else DType.FLOAT
     tables = _exactly(codebooks.reshape(-1), kept).reshape(len(codebooks), palettes.entries, 1)
-    encoding = _arranged(tensor.dims, palettes.block, palettes.bits)
-    rows = _rows(encoding.codes, tensor.dims)
+    view, tables_by = _arranged(indices.size, palettes.block)
 
     def read() -> Buffer:
         out = np.empty(indices.size, values.dtype)
@@ -161,45 +162,20 @@ def _quantized(
             out[span] = values[block][indices[span]]
         return out.data.cast("B")
 
-    return QuantizedValue(encoding, indices.reshape(rows, -1), tables), read
+    return palette_value(indices, tables, tensor.dims, view=view, tables_by=tables_by), read
 
 
-def _rows(codes: pb.Codes, dims: tuple[int, ...]) -> int:
-    return elements_of((tuple(codes.view) or dims)[: codes.row_axes])
+def _arranged(count: int, block: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """A view of ``count`` codes, and how many rows and codes of a row share a table, so that each block has its own.
 
+    A block is some whole rows; where only very short rows divide all blocks, all codes are one row of whole blocks.
 
-def _arranged(dims: tuple[int, ...], block: int, bits: int) -> pb.Palette:
-    """Rows and groups under which the blocks of a flat order are the tables of a matrix.
-
-    A row has whole blocks, or a block whole rows; where neither is so, all is one row, as long as a row may be; else
-    the rows are the longest that divide both the tensor and its blocks.
+    >>> _arranged(4096 * 3072, 1280)
+    ((49152, 256), (5, 0))
+    >>> _arranged(999 * 777, 512)
+    ((1, 776223), (0, 512))
     """
-    count = elements_of(dims)
-    row_axes = 1 if len(dims) > 1 else 0
-    row = elements_of(dims[row_axes:])
-    palette = pb.Palette(tables_by=pb.Grouping())
-    if not _fits(row, bits) or (row % block and block % row):
-        row, row_axes = count, 0
-    if not _fits(row, bits):
-        row, row_axes = _longest_row(math.gcd(count, block), bits), 1
-        palette.codes.view.extend((count // row, row))
-    palette.codes.row_axes = row_axes
-    if block >= count:
-        return palette  # one table for all
-    if row % block == 0 or row_axes == 0:
-        palette.tables_by.row_group, palette.tables_by.col_group = 1, block
-    else:
-        palette.tables_by.row_group = block // row
-    return palette
-
-
-def _longest_row(row: int, bits: int) -> int:
-    for parts in range(1, _MOST_PARTS):
-        if row % parts == 0 and _fits(row // parts, bits):
-            return row // parts
-    raise LimitExceededError("a row of codes", expected=f"at most {FORMAT_LIMITS.block} bytes", found=row)
-
-
-def _fits(row: int, bits: int) -> bool:
-    """Whether a row of codes may be that long: their depth is a power of two."""
-    return ceil_div(row * (4 if bits == 4 else 8), 8) <= FORMAT_LIMITS.block
+    row = math.gcd(count, block, _LONGEST_ROW)
+    if row < _SHORT_ROW and count <= FORMAT_LIMITS.block:
+        return (1, count), (0, block)
+    return (count // row, row), (block // row, 0)

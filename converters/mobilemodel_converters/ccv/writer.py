@@ -19,6 +19,7 @@ from mobilemodel.errors import OutputError, UnsupportedSourceError
 from mobilemodel_converters.ccv import schema
 from mobilemodel_converters.ccv.expression import Convnet
 from mobilemodel_converters.ccv.graph import Constant
+from mobilemodel_converters.ccv.preprocessing import Picture
 from mobilemodel_converters.ccv.rows import Weighted
 
 Array = npt.NDArray[Any]
@@ -31,16 +32,6 @@ _SETTINGS = (
     # The file is nobody's until it is whole: nothing has to be undone, and the caller syncs it.
     "journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "secure_delete = ON",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What ``convnet_params`` says of the pictures that the network takes."""
-
-    height: int
-    width: int
-    mean: npt.NDArray[np.float32] | None
-    """height x width x channels; None: NULL, which ccv reads as zeros"""
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,13 @@ from mobilemodel.errors import MalformedSourceError, UnsupportedSourceError, Usa
 from mobilemodel.files import Closing
 from mobilemodel.layout import ceil_div, elements_of
 from mobilemodel.model import SourceFile
+from mobilemodel_converters.bits import unpack
 from mobilemodel_converters.sources import OpenedFile
 
 BIAS, TABLES, CODES, KERNELS, MATRIX = "biasVec", "ctrdLst", "asmtLst", "convKnl", "fcntWei"
 """kinds of files: bias, codebooks, assignments; weights that are not quantized, of a convolution and of an FC layer"""
 CHUNK = 4096
 """bytes after which the bits of packed indices start anew"""
-_RUN = 256
-"""chunks that are unpacked at a time"""
 _NAME = re.compile(
     r"(?P<prefix>.+)\.(?:(?P<kind>biasVec|ctrdLst|convKnl|fcntWei)\.(?P<place>\d\d)\.bin"
     r"|asmtLst\.(?P<codes>\d\d)\.(?:bin|cbn))",
@@ -169,28 +168,14 @@ def _read_packed(file: OpenedFile, dims: tuple[int, ...]) -> tuple[Codes, bool]:
     _check_size(file, dims, start + CHUNK * chunks)
     codes = np.empty(count, np.uint8)
     clean = True
-    for first in range(0, chunks, _RUN):
-        run = min(_RUN, chunks - first)
-        raw = np.frombuffer(file.read(start + CHUNK * first, CHUNK * run), np.uint8).reshape(run, CHUNK)
-        unpacked = unpack(raw, bits).reshape(-1)
-        wanted = codes[first * each : (first + run) * each]
+    for chunk in range(chunks):
+        raw = np.frombuffer(file.read(start + CHUNK * chunk, CHUNK), np.uint8)
+        unpacked = unpack(raw, bits, each)
+        wanted = codes[chunk * each : (chunk + 1) * each]
         wanted[:] = unpacked[: wanted.size]
-        unused = 8 * CHUNK - each * bits
-        clean = clean and not unpacked[wanted.size :].any() and not (raw[:, -1] & ((1 << unused) - 1)).any()
+        beside = int(raw[-1]) & ((1 << (8 * CHUNK - each * bits)) - 1)
+        clean = clean and not beside and not unpacked[wanted.size :].any()
     return codes.reshape(dims), clean
-
-
-def unpack(chunks: npt.NDArray[np.uint8], bits: int) -> Codes:
-    """The indices of each chunk, all that fit it, the first in the high bits: chunks x (32768 div bits).
-
-    >>> unpack(np.array([[0b10110000] + [0] * 4095], np.uint8), 2)[0, :3].tolist()
-    [2, 3, 0]
-    """
-    starts = np.arange(8 * CHUNK // bits) * bits
-    pairs = chunks.astype(np.uint16) << np.uint16(8)
-    pairs[:, :-1] |= chunks[:, 1:]
-    shifts = (16 - bits - starts % 8).astype(np.uint16)
-    return ((pairs[:, starts // 8] >> shifts) & np.uint16((1 << bits) - 1)).astype(np.uint8)
 
 
 def _check_size(file: OpenedFile, dims: tuple[int, ...], size: int) -> None:

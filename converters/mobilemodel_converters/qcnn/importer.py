@@ -29,7 +29,8 @@ from mobilemodel_converters.qcnn.file import (
     read_dims,
     read_floats,
 )
-from mobilemodel_converters.qcnn.topologies import INPUT, Topology
+from mobilemodel_converters.qcnn.topologies import CONVOLUTION, INPUT, Row, Topology
+from mobilemodel_converters.quantized import palette_value
 from mobilemodel_converters.sources import OpenedFile
 
 MEAN = "imagenet_mean.single.bin"
@@ -59,11 +60,11 @@ class _Import:
 
     def load(self) -> Model:
         net = self.topology.net()
-        asked = blob_dims(net)
-        self._check_files({place for place, row in enumerate(self.topology.rows, 1) if row.weighted})
+        kinds = {p: self._weight_kinds(p, row) for p, row in enumerate(self.topology.rows, 1) if row.weighted}
+        self._check_files(kinds)
         layers = [
-            self._filled(layer, place, dims) if dims else layer
-            for place, (layer, dims) in enumerate(zip(net.layers, asked, strict=True), 1)
+            self._filled(layer, place, dims, kinds[place]) if place in kinds else layer
+            for place, (layer, dims) in enumerate(zip(net.layers, blob_dims(net), strict=True), 1)
         ]
         for name in self.folder.unread():
             self.notes.append(f"{escape(name)} was not read: other files hold its layer's weight")
@@ -73,45 +74,43 @@ class _Import:
             notes=self.notes, close=self.folder.close,
         )  # fmt: skip
 
-    def _check_files(self, places: set[int]) -> None:
+    def _weight_kinds(self, place: int, row: Row) -> tuple[str, ...]:
+        """The files of a weight: one where only that from before quantization is there, else codebooks and codes."""
+        plain = KERNELS if row.type == CONVOLUTION else MATRIX
+        is_plain = self.folder.has(plain, place) and not self.folder.has(TABLES, place)
+        return (plain,) if is_plain else (TABLES, CODES)
+
+    def _check_files(self, kinds: dict[int, tuple[str, ...]]) -> None:
         """All files that the layers need are there, and none of a layer that has no values."""
-        missing = [name for place in sorted(places) for name in self._missing(place)]
+        wanted = [(kind, place) for place, weight in kinds.items() for kind in (*weight, BIAS)]
+        missing = [self.folder.missing_name(*file) for file in wanted if not self.folder.has(*file)]
         if missing:
             raise MalformedSourceError(
                 f"files of the network are missing: {', '.join(escape(name) for name in missing)}",
                 file=str(self.folder.path), advice=_WRONG_TABLE,
             )  # fmt: skip
         for place, name in self.folder.places().items():
-            if place not in places:
+            if place not in kinds:
                 raise MalformedSourceError(f"{self.topology.name} has no values in row {place}",
                                            file=str(self.folder.path / name), advice=_WRONG_TABLE)  # fmt: skip
 
-    def _missing(self, place: int) -> list[str]:
-        plain = self._plain_kind(place)
-        weight = [plain] if self._is_plain(place) else [TABLES, CODES]
-        return [self.folder.missing_name(kind, place) for kind in (*weight, BIAS) if not self.folder.has(kind, place)]
-
-    def _plain_kind(self, place: int) -> str:
-        return KERNELS if "convolution_param" in self.topology.rows[place - 1].parameters else MATRIX
-
-    def _is_plain(self, place: int) -> bool:
-        """Whether the weight is there as it was before quantization, and only so."""
-        return self.folder.has(self._plain_kind(place), place) and not self.folder.has(TABLES, place)
-
-    def _filled(self, layer: Layer, place: int, dims: dict[int, Dims]) -> Layer:
+    def _filled(self, layer: Layer, place: int, dims: dict[int, Dims], kinds: tuple[str, ...]) -> Layer:
         """The layer with its weight (blob 0) and bias (blob 1)."""
         try:
-            if self._is_plain(place):
-                weight = _plain(self.folder.open(self._plain_kind(place), place), dims[0])
-            else:
-                value = self._quantized(place, dims[0])
-                weight = Blob(dims[0], partial(rebuild, value, dims[0]), value)
-            bias = _plain(self.folder.open(BIAS, place), dims[1])
+            quantized = TABLES in kinds
+            weight = self._quantized(place, dims[0]) if quantized else self._plain(kinds[0], place, dims[0])
+            return replace(layer, blobs=(weight, self._plain(BIAS, place, dims[1])))
         except MobileModelError as error:
             raise error.within(layer=layer.name) from None
-        return replace(layer, blobs=(weight, bias))
 
-    def _quantized(self, place: int, dims: Dims) -> QuantizedValue:
+    def _plain(self, kind: str, place: int, dims: Dims) -> Blob:
+        """A value that is there as float32; it stays in the file."""
+        file = self.folder.open(kind, place)
+        _check_dims(file, dims)
+        check_size(file, dims)
+        return Blob(dims, lambda: read_floats(file, dims).reshape(-1))
+
+    def _quantized(self, place: int, dims: Dims) -> Blob:
         """Codebooks (sub-spaces x entries x features) and assignments (outputs x places x sub-spaces) of a weight."""
         file = self.folder.open(TABLES, place)
         shape = read_dims(file, 3)
@@ -127,12 +126,9 @@ class _Import:
             raise MalformedSourceError("codebooks hold values that are not finite", file=str(file.path))
         codes = self._codes(place, (dims[0], *dims[2:], subspaces), entries)
         convolution = len(dims) == 4
-        encoding = pb.Palette(
-            codes=pb.Codes(perm=(0, 2, 3, 1) if convolution else (), row_axes=1, vector=features,
-                           segment=dims[1] if convolution else 0),
-            tables_by=pb.Grouping(col_group=1),
-        )  # fmt: skip
-        return QuantizedValue(encoding, codes.reshape(dims[0], -1), tables)
+        value = palette_value(codes, tables, dims, perm=(0, 2, 3, 1) if convolution else (),
+                              segment=dims[1] if convolution else 0, tables_by=(0, 1))  # fmt: skip
+        return Blob(dims, partial(rebuild, value, dims), value)
 
     def _codes(self, place: int, dims: Dims, entries: int) -> Codes:
         file = self.folder.open(CODES, place)
@@ -180,13 +176,6 @@ def rebuild(value: QuantizedValue, dims: Dims) -> Float32:
         picked = tables[np.arange(subspaces), codes].reshape(*codes.shape[:-1], subspaces * features)
         out[first : first + rows] = np.moveaxis(picked[..., : dims[1]], -1, 1)
     return out.reshape(-1)
-
-
-def _plain(file: OpenedFile, dims: Dims) -> Blob:
-    """A value that is there as float32; it stays in the file."""
-    _check_dims(file, dims)
-    check_size(file, dims)
-    return Blob(dims, lambda: read_floats(file, dims).reshape(-1))
 
 
 def _check_dims(file: OpenedFile, dims: Dims) -> None:
