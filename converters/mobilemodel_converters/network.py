@@ -63,19 +63,17 @@ class NetworkBuilder:
     def input(self, name: str, dims: Sequence[Dim], dtype: int = DType.FLOAT) -> str:
         """Add an input of the network; returns its name. Raises LimitExceededError for dims that no tensor may have."""
         name = _unique(name, self._names)
-        known = [dim for dim in dims if isinstance(dim, int) and dim]
-        if len(dims) > FORMAT_LIMITS.rank or elements_of(known) > FORMAT_LIMITS.elements:
-            raise LimitExceededError("an input's dims", tensor=name, found=tuple(dims),
-                                     expected=f"at most {FORMAT_LIMITS.elements} values")  # fmt: skip
+        _check_dims("an input's dims", name, dims)
         _declare(self._graph.input.add(), name, dims, dtype)
         return name
 
-    def output(self, value: str, dims: Sequence[Dim] | None, dtype: int = DType.FLOAT, *, name: str = "") -> None:
-        """Make a value an output of the network; under another ``name`` it goes through an Identity."""
+    def output(self, value: str, dims: Sequence[Dim] | None, dtype: int = DType.FLOAT, *, name: str = "") -> str:
+        """Make a value an output of the network and return its name; one of another ``name`` is made by an Identity."""
         wanted = name or value
         if wanted != value:
             value = self.add("Identity", (value,), wanted)
         _declare(self._graph.output.add(), value, dims, dtype)
+        return value
 
     def vary_batch(self, symbol: str) -> None:
         """Let the first axis of all inputs and outputs be of any size, under this name."""
@@ -131,9 +129,7 @@ class NetworkBuilder:
         """
         name = _unique(name, self._names)
         dims = tuple(dims)
-        if len(dims) > FORMAT_LIMITS.rank or elements_of([d for d in dims if d]) > FORMAT_LIMITS.elements:
-            raise LimitExceededError("a tensor's dims", tensor=name, found=dims,
-                                     expected=f"at most {FORMAT_LIMITS.elements} values")  # fmt: skip
+        _check_dims("a tensor's dims", name, dims)
         self._weights[name] = _Weight(dtype, dims, read, quantized)
         self._graph.initializer.append(build.external_reference(name, dtype, dims))
         return name
@@ -210,6 +206,14 @@ def _unique(wish: str, taken: dict[str, int]) -> str:
         name = f"{wish}_{taken[wish]}"
     taken[name] = 1
     return name
+
+
+def _check_dims(what: str, name: str, dims: Sequence[Dim]) -> None:
+    """Raises LimitExceededError for dims that no tensor of the format has."""
+    known = [dim for dim in dims if isinstance(dim, int) and dim]
+    if len(dims) > FORMAT_LIMITS.rank or elements_of(known) > FORMAT_LIMITS.elements:
+        raise LimitExceededError(what, tensor=name, found=tuple(dims),
+                                 expected=f"at most {FORMAT_LIMITS.elements} values")  # fmt: skip
 
 
 def _declare(value: Any, name: str, dims: Sequence[Dim] | None, dtype: int) -> None:

@@ -20,7 +20,7 @@ from tests.ccv_databases import Convnet
 from tests.fuzz.targets import check_model
 
 LONGEST = 60.0
-"""CPU seconds after which a file below 1 MiB counts as a hang: its work grew with the square of its size, not with it"""
+"""CPU seconds after which a file below 1 MiB counts as a hang: its work grew with the square of its size"""
 
 
 def ip(**fields: Any) -> Any:

@@ -65,8 +65,11 @@ def test_changed_text(data: st.DataObject, tmp_path_factory: pytest.TempPathFact
         field(100, field(2, b"ReLU") + field(1, bytes(2**20))),
         around(SHAPE + (b"\x2d\0\0\0\0" * 2 + b"\x35\0\0\0\0") * 200_000),
         around(SHAPE + b"\x2a\x04\0\0\0\0" * 400_000),
+        b"unknown: [" + b"-inf,\n" * 130_000 + b"0]",
+        b"unknown: 1\n" * 90_000,
+        b"#\n" * 300_000,
     ],
-    ids=["layers", "fields", "bottoms", "name", "values between diffs", "pieces"],
+    ids=["layers", "fields", "bottoms", "name", "values between diffs", "pieces", "numbers", "unknown", "comments"],
 )
 def test_too_much_of_anything(content: bytes, tmp_path: Path) -> None:
     error = attempt(content, tmp_path)

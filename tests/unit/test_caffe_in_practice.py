@@ -43,6 +43,21 @@ def test_an_output_keeps_its_name_where_a_layer_before_has_it(tmp_path: Path) ->
     assert output_of(made, tmp_path).name == "prob"
 
 
+def test_an_output_called_like_the_input_is_said(tmp_path: Path) -> None:
+    """A last layer that works in place on ``data``: a graph cannot give an input and an output the same name."""
+    model = load(write(tmp_path, "net.caffemodel", net(conv("conv", "data", "data"), shape=(1, 2, 3, 3))))
+    model.close()
+    assert [output.name for output in model.outputs] == ["data_2"]
+    assert [note for note in model.notes if "'data' is called 'data_2'" in note]
+
+
+def test_layers_without_a_name(tmp_path: Path) -> None:
+    """Their values are called after their type and their place in the network."""
+    made = net(layer("", "ReLU", "data", "a"), conv("", "a", "b"), conv("named", "b", "c"), shape=(1, 2, 3, 3))
+    model = load(write(tmp_path, "net.caffemodel", made))
+    assert set(weights_of(model)) == {"Convolution-1.weight", "Convolution-1.bias", "named.weight", "named.bias"}
+
+
 def test_layers_of_one_name_keep_the_values_they_hold(tmp_path: Path) -> None:
     """In a caffemodel alone each layer has its own blobs; by a prototxt, both get those of the first, which is said."""
     made = net(ip("ip", "data", "a", 4, 4), ip("ip", "a", "b", 4, 4), shape=(1, 4))

@@ -1,8 +1,9 @@
 """Caffe models in: prototxt and caffemodel, V1 and V2.
 
-``file`` and ``text`` read what a file says, ``upgrade`` puts it in the terms of V2; ``select``, ``inputs`` and
-``prune`` make of it a network for inference, ``weights`` gives its layers their values; ``translate`` and ``layers``
-turn it into ONNX. ``schema`` is Caffe's schema in a descriptor pool of its own.
+``binary`` and ``text`` read what a file says, ``upgrade`` puts it in the terms of V2: a StoredNet. ``importer`` makes
+of it a Net, step by step: ``phases`` and ``prune`` leave what inference needs, ``weights`` gives the layers their
+values, ``inputs`` the inputs their shapes; ``fold``, ``translate`` and ``layers`` turn it into ONNX. ``schema`` is
+Caffe's schema in a descriptor pool of its own.
 """
 
 from __future__ import annotations

@@ -49,11 +49,11 @@ def blob_shape(message: Any, count: int) -> tuple[int, ...]:
     return shape
 
 
-def memory_blob(message: Any) -> tuple[Blob, bool]:
-    """The blob of a parsed BlobProto, and whether it was rounded from double."""
+def memory_blob(message: Any) -> Blob:
+    """The blob of a parsed BlobProto."""
     double = len(message.double_data) > 0
     values = to_single(np.array(message.double_data, np.float64)) if double else np.array(message.data, np.float32)
-    return Blob(blob_shape(message, values.size), lambda: values), double
+    return Blob(blob_shape(message, values.size), lambda: values, rounded=double)
 
 
 def read_runs(file: OpenedFile, runs: tuple[Run, ...], double: bool) -> Float32:

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from mobilemodel.errors import MalformedSourceError, MobileModelError, UsageError, escape
 from mobilemodel.model import Model, SourceOptions
 from mobilemodel.v1 import bundle_pb2 as pb
 from mobilemodel_converters.caffe import inputs, transform, weights
-from mobilemodel_converters.caffe.file import read_binary
-from mobilemodel_converters.caffe.inputs import DATA_LAYERS, Feed
-from mobilemodel_converters.caffe.net import Input, Layer, Net
+from mobilemodel_converters.caffe.binary import read_binary
+from mobilemodel_converters.caffe.net import Net, StoredNet
+from mobilemodel_converters.caffe.phases import by_phase
 from mobilemodel_converters.caffe.prune import prune
-from mobilemodel_converters.caffe.select import for_inference
 from mobilemodel_converters.caffe.sniff import is_text
-from mobilemodel_converters.caffe.stored import StoredNet
 from mobilemodel_converters.caffe.text import TEXT_LIMIT, read_text
 from mobilemodel_converters.caffe.translate import translate
 from mobilemodel_converters.sources import OpenedFile
 
 _HEAD = 4096
-
-
-@dataclass(frozen=True)
-class Topology:
-    """What a file says of a network for inference."""
-
-    name: str
-    layers: tuple[Layer, ...]
-    feeds: tuple[Feed, ...]
-    """what the layers take from outside, in the order of the file"""
-    outputs: tuple[str, ...]
-    notes: tuple[str, ...]
 
 
 def read_topology(path: Path, options: SourceOptions) -> Net:
@@ -43,9 +29,7 @@ def read_topology(path: Path, options: SourceOptions) -> Net:
     Raises MalformedSourceError, UnsupportedSourceError, LimitExceededError and UsageError, all naming the file.
     """
     with _naming(path), OpenedFile(path) as file:
-        topology = topology_of(read_stored(file))
-        found = inputs.resolve(topology.feeds, topology.layers, options)
-        return Net(topology.name, found, topology.layers, topology.outputs, topology.notes)
+        return inputs.resolve(for_inference(read_stored(file)), options)
 
 
 def load_model(paths: Sequence[Path], options: SourceOptions) -> Model:
@@ -64,19 +48,17 @@ def _load(files: Sequence[OpenedFile], options: SourceOptions, close: Callable[[
         with _naming(file.path):
             stored.append(read_stored(file))
     described, weighted = _parts(files, stored)
+    topology, trained = stored[described], stored[weighted]
     with _naming(files[described].path):
-        topology = topology_of(stored[described])
+        net = for_inference(topology)
+    names = (*weights.repeated_note(net.layers), *weights.unused_note(topology.layers, trained.layers))
     with _naming(files[weighted].path):
-        layers = weights.attach(topology.layers, stored[weighted].layers)
+        net = weights.attach(net, trained.layers)
     with _naming(*(file.path for file in files)):
-        found = inputs.resolve(topology.feeds, layers, options)
-        steps, said = _preprocessing(topology, found, stored[weighted])
-        names = (*weights.repeated_note(topology.layers),
-                 *weights.unused_note(stored[described].layers, stored[weighted].layers))  # fmt: skip
-        return translate(
-            Net(topology.name, found, layers, topology.outputs), sources=[file.record("caffe") for file in files],
-            preprocessing=steps, notes=(*topology.notes, *names, *stored[weighted].notes, *said), close=close,
-        )  # fmt: skip
+        net = inputs.resolve(net, options)
+        steps, said = _preprocessing(net, trained)
+        return translate(net, sources=[file.record("caffe") for file in files], preprocessing=steps,
+                         notes=(*names, *trained.notes, *said), close=close)  # fmt: skip
 
 
 def read_stored(file: OpenedFile) -> StoredNet:
@@ -88,24 +70,21 @@ def read_stored(file: OpenedFile) -> StoredNet:
     return read_binary(file)
 
 
-def topology_of(stored: StoredNet) -> Topology:
-    """The network as it is used.
+def for_inference(stored: StoredNet) -> Net:
+    """The network as it is used; what the file does not say of its inputs and layers' values is still missing.
 
     Raises MalformedSourceError for rules or shapes that contradict each other, UnsupportedSourceError where nothing
     is left.
     """
-    there, absent = for_inference(stored.layers, stored.parameter.state)
-    pruned = prune([layer for layer in there if not inputs.is_feed(layer)])
-    # A snapshot of training has data layers of phase TRAIN alone: they still name what comes in.
-    known = inputs.feeds(stored.parameter, (*there, *absent))
-    free = frozenset(pruned.free)
-    feeds = tuple(feed for name, feed in known.items() if name in free)
-    notes = tuple(
-        f"the input '{escape(feed.name)}' takes the place of the data layer '{escape(feed.layer.name)}'"
-        for feed in feeds
-        if feed.layer is not None and feed.layer.type in DATA_LAYERS
+    there, _ = by_phase(stored)
+    layers = tuple(layer for layer in there if not inputs.is_feed(layer))
+    net = prune(Net(stored.parameter.name, tuple(inputs.feeds(stored).values()), layers))
+    notes = (
+        f"the input '{escape(item.name)}' takes the place of the data layer '{escape(item.layer.name)}'"
+        for item in net.inputs
+        if item.layer is not None and item.layer.type in inputs.DATA_LAYERS
     )
-    return Topology(stored.parameter.name, pruned.layers, feeds, pruned.outputs, (*pruned.notes, *notes))
+    return replace(net, notes=(*net.notes, *notes))
 
 
 def _parts(opened: Sequence[OpenedFile], stored: Sequence[StoredNet]) -> tuple[int, int]:
@@ -120,16 +99,13 @@ def _parts(opened: Sequence[OpenedFile], stored: Sequence[StoredNet]) -> tuple[i
     return (1 - with_blobs[0] if len(stored) > 1 else 0), with_blobs[0]
 
 
-def _preprocessing(
-    topology: Topology, found: Sequence[Input], weighted: StoredNet
-) -> tuple[tuple[pb.Preprocessing, ...], tuple[str, ...]]:
+def _preprocessing(net: Net, trained: StoredNet) -> tuple[tuple[pb.Preprocessing, ...], tuple[str, ...]]:
     """What is said of the one input's pictures: by its own data layer, else by one beside the weights, and notes."""
-    if len(found) != 1:
+    if len(net.inputs) != 1:
         return (), ()
-    there, absent = for_inference(weighted.layers, weighted.parameter.state)
-    saved = inputs.feeds(weighted.parameter, (*there, *absent)).values()
-    said = [feed.transformation for feed in (*topology.feeds, *saved) if feed.transformation is not None]
-    return (transform.preprocessing(found[0], said[0]), transform.notes(said[0])) if said else ((), ())
+    feeds = (*net.inputs, *inputs.feeds(trained).values())
+    said = [item.transformation for item in feeds if item.transformation is not None]
+    return (transform.preprocessing(net.inputs[0], said[0]), transform.notes(said[0])) if said else ((), ())
 
 
 @contextmanager

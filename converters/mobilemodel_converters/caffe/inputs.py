@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from mobilemodel.errors import LimitExceededError, MalformedSourceError, UsageError, escape
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.model import SourceOptions
-from mobilemodel_converters.caffe.net import Input, Layer, Shape
+from mobilemodel_converters.caffe.net import Input, Layer, Net, Shape, StoredNet
+from mobilemodel_converters.caffe.phases import by_phase
 
 DATA_LAYERS = frozenset((
     "Data", "ImageData", "HDF5Data", "MemoryData", "DummyData", "WindowData", "AnnotatedData", "VideoData",
 ))  # fmt: skip
 """types that read pictures, labels or numbers from outside in training"""
 _LARGEST = 2**31 - 1
-_HOW = "Give its sizes by --input-shape, 1x3x224x224, or name the deploy prototxt too."
-
-
-@dataclass(frozen=True)
-class Feed:
-    """A blob that comes from outside of the network."""
-
-    name: str
-    dims: tuple[int, ...] | None
-    """None: the file does not say"""
-    layer: Layer | None = None
-    """the layer that makes it; None for a declared input"""
-
-    @property
-    def transformation(self) -> Any:
-        """The transform_param of its data layer; None where it says nothing."""
-        if self.layer is None or not self.layer.message.HasField("transform_param"):
-            return None
-        return self.layer.message.transform_param
 
 
 def is_feed(layer: Layer) -> bool:
@@ -42,23 +24,25 @@ def is_feed(layer: Layer) -> bool:
     return layer.type == "Input" or layer.type in DATA_LAYERS
 
 
-def feeds(parameter: Any, layers: Sequence[Layer]) -> dict[str, Feed]:
+def feeds(stored: StoredNet) -> dict[str, Input]:
     """All blobs from outside by name: the declared ones, then those of the layers; the first of a name counts.
 
-    Raises MalformedSourceError where the numbers of inputs and shapes do not fit.
+    Layers of phase TEST come first, but a snapshot of training has data layers of phase TRAIN alone: they still name
+    what comes in. Raises MalformedSourceError where the numbers of inputs and shapes do not fit.
     """
-    found = {feed.name: feed for feed in _declared(parameter)}
-    for layer in layers:
+    found = {item.name: item for item in _declared(stored.parameter)}
+    there, absent = by_phase(stored)
+    for layer in (*there, *absent):
         if is_feed(layer):
-            for feed in _made_by(layer):
-                found.setdefault(feed.name, feed)
+            for item in _made_by(layer):
+                found.setdefault(item.name, item)
     return found
 
 
-def _declared(parameter: Any) -> list[Feed]:
+def _declared(parameter: Any) -> list[Input]:
     """``input`` with an ``input_shape`` each, or four ``input_dim`` each; saved files may have neither."""
     names = list(parameter.input)
-    shapes: list[tuple[int, ...]] = [tuple(shape.dim) for shape in parameter.input_shape]
+    shapes: list[Shape | None] = [tuple(shape.dim) for shape in parameter.input_shape]
     if len(parameter.input_dim):
         if shapes:
             raise MalformedSourceError("the network has both input_dim and input_shape")
@@ -67,39 +51,40 @@ def _declared(parameter: Any) -> list[Feed]:
             raise MalformedSourceError("input_dim", expected=f"4 sizes for each of {len(names)} inputs",
                                        found=f"{len(dims)} sizes")  # fmt: skip
         shapes = [dims[at : at + 4] for at in range(0, len(dims), 4)]
-    if shapes and len(shapes) != len(names):
+    shapes = shapes or [None] * len(names)
+    if len(shapes) != len(names):
         raise MalformedSourceError("input_shape", expected=f"{len(names)}, one for each input", found=len(shapes))
-    if not shapes:
-        return [Feed(name, None) for name in names]
-    return [Feed(name, shape) for name, shape in zip(names, shapes, strict=True)]
+    return [Input(name, shape) for name, shape in zip(names, shapes, strict=True)]
 
 
-def _made_by(layer: Layer) -> list[Feed]:
+def _made_by(layer: Layer) -> list[Input]:
+    """A shape for each top, or one for all; None where the layer says none."""
     if layer.bottoms:
         raise MalformedSourceError(f"a layer of type {layer.type} takes no bottoms", layer=layer.name,
                                    found=len(layer.bottoms))  # fmt: skip
-    message = layer.message
-    if layer.type == "Input":
-        shapes = [tuple(shape.dim) for shape in message.input_param.shape]
-    elif layer.type == "DummyData":
-        shapes = _dummy_shapes(layer)
-    elif layer.type == "MemoryData" and message.HasField("memory_data_param"):
-        data = message.memory_data_param
-        shapes = [(1, data.channels, data.height, data.width), (1,)]
-    else:
-        shapes = []
-    if not shapes or layer.type == "MemoryData":
-        dims = [*shapes, *[None] * len(layer.tops)]
-        return [Feed(top, shape, layer) for top, shape in zip(layer.tops, dims, strict=False)]
+    shapes: list[Shape | None] = [*_said(layer)] or [None]
     if len(shapes) == 1:
         shapes *= len(layer.tops)
     if len(shapes) != len(layer.tops):
         raise MalformedSourceError("shapes", layer=layer.name, expected=f"1, or {len(layer.tops)}: one for each top",
                                    found=len(shapes))  # fmt: skip
-    return [Feed(top, shape, layer) for top, shape in zip(layer.tops, shapes, strict=True)]
+    return [Input(top, shape, layer) for top, shape in zip(layer.tops, shapes, strict=True)]
 
 
-def _dummy_shapes(layer: Layer) -> list[tuple[int, ...]]:
+def _said(layer: Layer) -> Sequence[Shape]:
+    """The shapes that a layer's own parameters give."""
+    message = layer.message
+    if layer.type == "Input":
+        return [tuple(shape.dim) for shape in message.input_param.shape]
+    if layer.type == "DummyData":
+        return _dummy_shapes(layer)
+    if layer.type == "MemoryData" and message.HasField("memory_data_param"):
+        data = message.memory_data_param
+        return [(1, data.channels, data.height, data.width), (1,)][: len(layer.tops)]
+    return []
+
+
+def _dummy_shapes(layer: Layer) -> Sequence[Shape]:
     dummy = layer.message.dummy_data_param
     if len(dummy.shape):
         return [tuple(shape.dim) for shape in dummy.shape]
@@ -110,55 +95,58 @@ def _dummy_shapes(layer: Layer) -> list[tuple[int, ...]]:
     return list(zip(*sizes, strict=True))
 
 
-def resolve(used: Sequence[Feed], layers: Sequence[Layer], options: SourceOptions) -> tuple[Input, ...]:
-    """The network's inputs with their shapes: what the user says, else what the file says or lets infer.
+def resolve(net: Net, options: SourceOptions) -> Net:
+    """The network with its inputs' shapes: what the user says, else what the file says or lets infer.
 
     Raises UsageError where a shape is needed from the user, or what is given does not fit; MalformedSourceError and
     LimitExceededError for sizes that no input has.
     """
     given = options.input_shape
-    if given and len(used) != 1:
-        raise UsageError("--input-shape is for networks of one input", found=", ".join(escape(f.name) for f in used))
-    return tuple(Input(feed.name, _checked(feed, given or _inferred(feed, layers), bool(given))) for feed in used)
+    if given and len(net.inputs) != 1:
+        names = ", ".join(escape(item.name) for item in net.inputs)
+        raise UsageError("--input-shape is for networks of one input", found=names)
+    resolved = (replace(item, shape=_checked(item, given or _inferred(item, net.layers), bool(given)))
+                for item in net.inputs)  # fmt: skip
+    return replace(net, inputs=tuple(resolved))
 
 
-def _checked(feed: Feed, shape: Shape, given: bool) -> Shape:
-    if given and feed.dims is not None and len(shape) != len(feed.dims):
-        raise UsageError("--input-shape does not fit the input", tensor=feed.name,
-                         expected=f"{len(feed.dims)} sizes, as in {feed.dims}", found=shape)  # fmt: skip
+def _checked(item: Input, shape: Shape, given: bool) -> Shape:
+    if given and item.shape is not None and len(shape) != len(item.shape):
+        raise UsageError("--input-shape does not fit the input", tensor=item.name,
+                         expected=f"{len(item.shape)} sizes, as in {item.shape}", found=shape)  # fmt: skip
     if len(shape) > FORMAT_LIMITS.rank:
-        raise LimitExceededError("axes of an input", tensor=feed.name, expected=f"at most {FORMAT_LIMITS.rank}",
+        raise LimitExceededError("axes of an input", tensor=item.name, expected=f"at most {FORMAT_LIMITS.rank}",
                                  found=len(shape))  # fmt: skip
     if any(size is not None and not 1 <= size <= _LARGEST for size in shape):
         kind = UsageError if given else MalformedSourceError
-        raise kind("the shape of an input", tensor=feed.name, expected=f"sizes of 1 to {_LARGEST}", found=shape)
+        raise kind("the shape of an input", tensor=item.name, expected=f"sizes of 1 to {_LARGEST}", found=shape)
     return shape
 
 
-def _inferred(feed: Feed, layers: Sequence[Layer]) -> Shape:
+def _inferred(item: Input, layers: Sequence[Layer]) -> Shape:
     """The shape that the file says, or that a data layer's crop and the first convolution's weights make."""
-    if feed.dims is not None:
-        return feed.dims
-    crop = feed.transformation.crop_size if feed.transformation is not None else 0
-    channels = _channels(feed, layers)
+    if item.shape is not None:
+        return item.shape
+    crop = item.transformation.crop_size if item.transformation is not None else 0
+    channels = _channels(item, layers)
     if crop and channels:
         return 1, channels, crop, crop
-    maker = f" of layer '{escape(feed.layer.name)}' ({escape(feed.layer.type)})" if feed.layer is not None else ""
-    like = f"1x{channels}x224x224" if channels else "1x3x224x224"
-    raise UsageError(f"the files do not say the shape of the input '{escape(feed.name)}'{maker}",
-                     advice=_HOW.replace("1x3x224x224", like))  # fmt: skip
+    maker = f" of layer '{escape(item.layer.name)}' ({escape(item.layer.type)})" if item.layer is not None else ""
+    sizes = f"--input-shape, 1x{channels or 3}x224x224,"
+    raise UsageError(f"the files do not say the shape of the input '{escape(item.name)}'{maker}",
+                     advice=f"Give its sizes by {sizes} or name the deploy prototxt too.")  # fmt: skip
 
 
-def _channels(feed: Feed, layers: Sequence[Layer]) -> int:
+def _channels(item: Input, layers: Sequence[Layer]) -> int:
     """Channels that the first convolution takes, by its weights, or that the transformation says; 0: not known."""
-    same = {feed.name}
+    same = {item.name}
     for layer in layers:
         if layer.type == "Split" and same.intersection(layer.bottoms):
             same.update(layer.tops)
         elif layer.type == "Convolution" and same.intersection(layer.bottoms) and layer.blobs:
             shape = layer.blobs[0].shape
             return shape[1] * layer.message.convolution_param.group if len(shape) == 4 else 0
-    step = feed.transformation
+    step = item.transformation
     if step is None:
         return 0
     if step.force_gray:

@@ -53,7 +53,7 @@ def read_mean(content: bytes) -> Float32:
     if len(content) > _LIMIT:
         raise LimitExceededError("a mean picture's file", expected=f"at most {_LIMIT} bytes", found=len(content))
     try:
-        blob, _ = memory_blob(message_class("BlobProto").FromString(content))
+        blob = memory_blob(message_class("BlobProto").FromString(content))
     except DecodeError:
         raise MalformedSourceError("the mean picture is no BlobProto") from None
     shape = blob.shape

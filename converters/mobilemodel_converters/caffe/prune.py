@@ -7,18 +7,17 @@ and nothing is told apart by its name alone. Source: docs/formats/caffe.md §4.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 from mobilemodel.errors import UnsupportedSourceError, escape
-from mobilemodel_converters.caffe.net import Layer, new_layer
+from mobilemodel_converters.caffe.net import Layer, Net, listed, new_layer
 from mobilemodel_converters.caffe.weights import needs_blobs
 
 _MEASURES = frozenset(("Accuracy", "DetectionEvaluate"))
 _INNER = {"SoftmaxWithLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}
 """losses that have another layer inside, whose output is what a network in use gives"""
 _OUTSIDE = -1
-_SHOWN = 20
 
 
 class Value(NamedTuple):
@@ -29,17 +28,7 @@ class Value(NamedTuple):
     """index of the layer; -1: it comes from outside"""
 
 
-@dataclass(frozen=True)
-class Pruned:
-    """A network for inference: what it takes from outside, its layers, what it gives, and what was left out."""
-
-    free: tuple[str, ...]
-    layers: tuple[Layer, ...]
-    outputs: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-def prune(layers: Sequence[Layer]) -> Pruned:
+def prune(net: Net) -> Net:
     """Keep what leads to an output: the blobs that no layer takes, and those of the network's own that losses take.
 
     A SoftmaxWithLoss becomes a Softmax, a SigmoidCrossEntropyLoss a Sigmoid. In a network with losses or measures,
@@ -47,10 +36,10 @@ def prune(layers: Sequence[Layer]) -> Pruned:
 
     Raises UnsupportedSourceError where no output is left.
     """
-    graph = _Graph(layers)
+    graph = _Graph(net.layers)
     wanted = graph.wanted()
     if not wanted:
-        raise UnsupportedSourceError("no layer of the network makes an output", found=f"{len(layers)} layers")
+        raise UnsupportedSourceError("no layer of the network makes an output", found=f"{len(net.layers)} layers")
     needed = graph.needed(wanted)
     last = {top: index for index in needed for top in graph.layers[index].tops}
     # An output whose name a later layer writes anew is passed on under another name before.
@@ -64,9 +53,12 @@ def prune(layers: Sequence[Layer]) -> Pruned:
             name = passed.get(Value(top, index))
             if name is not None:
                 kept.append(new_layer(name, "Split", (top,), (name,)))
-    free = dict.fromkeys(value.name for i in needed for value in graph.bottoms[i] if value.maker == _OUTSIDE)
-    notes = tuple(_notes(layers, graph.layers, frozenset(needed)))
-    return Pruned(tuple(free), tuple(kept), tuple(passed.get(value, value.name) for value in wanted), notes)
+    free = {value.name for index in needed for value in graph.bottoms[index] if value.maker == _OUTSIDE}
+    return replace(
+        net, inputs=tuple(item for item in net.inputs if item.name in free), layers=tuple(kept),
+        outputs=tuple(passed.get(value, value.name) for value in wanted),
+        notes=(*net.notes, *_notes(net.layers, graph.layers, frozenset(needed))),
+    )  # fmt: skip
 
 
 class _Graph:
@@ -183,5 +175,4 @@ def _notes(before: Sequence[Layer], after: Sequence[Layer], needed: frozenset[in
         if index not in needed and layer.type != "Split"
     ]
     if left:
-        more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-        yield f"left out, for training alone or leading to no output: {', '.join(left[:_SHOWN])}{more}"
+        yield f"left out, for training alone or leading to no output: {listed(left)}"

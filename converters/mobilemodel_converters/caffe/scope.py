@@ -73,6 +73,15 @@ class Scope:
             self.malformed("axis", expected=f"-{rank} to {rank - 1}", found=axis)
         return axis % rank
 
+    def mixed_axis(self, axis: int, rank: int) -> int:
+        """An axis, counted from 0, along which the layer does not work place by place: over axis 0, the translation
+        holds for the batch size at hand alone.
+        """
+        found = self.axis(axis, rank)
+        if found == 0:
+            self.fix_batch()
+        return found
+
     def fix_batch(self) -> None:
         """Say that the translation holds for the batch size at hand alone."""
         self.batch_matters = True
@@ -98,7 +107,7 @@ class Scope:
     def check_size(self, shape: Shape) -> None:
         """Raises LimitExceededError for a value with more elements than a tensor may have."""
         if elements_of([size for size in shape if size]) > FORMAT_LIMITS.elements:
-            raise LimitExceededError(f"{self.layer.type}: a value's size", layer=self.layer.name, found=shape,
+            raise LimitExceededError(f"{self.layer.type}: a value's size", found=shape,
                                      expected=f"at most {FORMAT_LIMITS.elements} elements")  # fmt: skip
 
     def alias(self, value: Value) -> None:

@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 from mobilemodel.errors import LimitExceededError, MalformedSourceError, MobileModelError, escape
 from mobilemodel.limits import FORMAT_LIMITS, KIB, MIB
 from mobilemodel_converters.caffe import upgrade
 from mobilemodel_converters.caffe.blobs import memory_blob
-from mobilemodel_converters.caffe.net import Layer
+from mobilemodel_converters.caffe.net import Layer, StoredNet, layer_of
 from mobilemodel_converters.caffe.schema import message_class
-from mobilemodel_converters.caffe.stored import ROUNDED, StoredNet, layer_of
 
 TEXT_LIMIT = 4 * MIB
 _LINE = 4 * KIB
 """characters of a line: protobuf copies the line for each value of a field that it does not know"""
-_COMMENT = re.compile(rb"""("(?:\\.|[^"\\\n])*+"?|'(?:\\.|[^'\\\n])*+'?)|#[^\n]*+""")
-"""a comment; or a string, so that none begins inside: one without an end counts too, or time would be quadratic"""
+_MOST_TOKENS = 250_000
+"""protobuf takes up to 10 microseconds for one; the longest texts in use, of 600 KiB, have about 120,000"""
+_STRING = rb"""("(?:\\.|[^"\\\n])*+"?|'(?:\\.|[^'\\\n])*+'?)"""
+"""one without an end counts too, or time would be quadratic"""
+_COMMENT = re.compile(_STRING + rb"|#[^\n]*+")
+"""a comment; or a string, so that none begins inside"""
+_TOKEN = re.compile(rb"\s*+(?:" + _STRING + rb"|#[^\n]*+|[\w+-]++|[^\s\w+-]|\Z)")
 
 
 def read_text(content: bytes) -> StoredNet:
     """Read a NetParameter of V1 or V2 in text.
 
-    Raises MalformedSourceError, with the line where it can be told; LimitExceededError for more than 4 MiB;
-    UnsupportedSourceError for V0.
+    Raises MalformedSourceError, with the line where it can be told; LimitExceededError for more than 4 MiB or 250,000
+    tokens; UnsupportedSourceError for V0.
     """
     parameter = _parse(content)
     if len(parameter.layer) and len(parameter.layers):
         upgrade.refuse_both()
     if len(parameter.layer) + len(parameter.layers) > FORMAT_LIMITS.tensors:
         raise LimitExceededError("layers", expected=f"at most {FORMAT_LIMITS.tensors}")
-    stored = [_stored(message) for message in (*parameter.layer, *parameter.layers)]
+    layers = tuple(_stored(message) for message in (*parameter.layer, *parameter.layers))
     parameter.ClearField("layer")
     parameter.ClearField("layers")
-    notes = (ROUNDED,) if any(rounded for _, rounded in stored) else ()
-    return StoredNet(parameter, tuple(layer for layer, _ in stored), notes)
+    return StoredNet(parameter, layers)
 
 
 def _parse(content: bytes) -> Any:
@@ -43,6 +47,10 @@ def _parse(content: bytes) -> Any:
 
     if len(content) > TEXT_LIMIT:
         raise LimitExceededError("a network's text", expected=f"at most {TEXT_LIMIT} bytes", found=len(content))
+    for count, found in enumerate(_TOKEN.finditer(content), 1):
+        if count > _MOST_TOKENS:
+            raise LimitExceededError("a network's text has too many words, numbers and signs", offset=found.start(),
+                                     expected=f"at most {_MOST_TOKENS}")  # fmt: skip
     # A comment may be in any encoding: spaces in its place leave all else where it is.
     content = _COMMENT.sub(lambda found: found[1] or b" " * len(found[0]), content)
     try:
@@ -54,7 +62,10 @@ def _parse(content: bytes) -> Any:
             raise LimitExceededError(f"line {number} of the text", expected=f"at most {_LINE} characters",
                                      found=len(line), advice="Break it into lines.")  # fmt: skip
     try:
-        return text_format.Parse(text, message_class("NetParameter")(), allow_unknown_field=True)
+        with warnings.catch_warnings():
+            # Python's word on a path such as "C:\data"; protobuf takes the backslash as it is.
+            warnings.simplefilter("ignore")
+            return text_format.Parse(text, message_class("NetParameter")(), allow_unknown_field=True)
     except text_format.ParseError as error:
         # The message begins with the whole line.
         what = escape(str(error).rsplit("': ", 1)[-1])
@@ -66,8 +77,7 @@ def _parse(content: bytes) -> Any:
         raise MalformedSourceError(f"a value of the prototxt: {escape(str(error))}") from None
 
 
-def _stored(message: Any) -> tuple[Layer, bool]:
-    """The layer, and whether one of its blobs was rounded."""
+def _stored(message: Any) -> Layer:
     blobs = []
     for index, blob in enumerate(message.blobs):
         try:
@@ -76,5 +86,4 @@ def _stored(message: Any) -> tuple[Layer, bool]:
             error.message = f"blob {index}: {error.message}"
             raise error.within(layer=message.name) from None
     message.ClearField("blobs")
-    layer = upgrade.to_v2(message)
-    return layer_of(layer, tuple(blob for blob, _ in blobs)), any(rounded for _, rounded in blobs)
+    return layer_of(upgrade.to_v2(message), tuple(blobs))

@@ -23,7 +23,7 @@ def preprocessing(item: Input, transformation: Any) -> tuple[pb.Preprocessing, .
     Raises MalformedSourceError for numbers that are not finite, or means of another number than the channels.
     """
     said = transformation.mean_value or transformation.scale != 1
-    if not said or len(item.shape) != 4 or item.shape[1] not in (1, 3):
+    if not said or item.shape is None or len(item.shape) != 4 or item.shape[1] not in (1, 3):
         return ()
     channels = item.shape[1]
     means, scale = list(transformation.mean_value), transformation.scale

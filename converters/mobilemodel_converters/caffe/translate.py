@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from mobilemodel.errors import MobileModelError, UnsupportedSourceError, escape
 from mobilemodel.model import Model
 from mobilemodel_converters.caffe.fold import fold_scales
-from mobilemodel_converters.caffe.layers import RULES, WHY_NOT
-from mobilemodel_converters.caffe.net import Layer, Net
+from mobilemodel_converters.caffe.layers import RULES, WHY_NOT, Rule
+from mobilemodel_converters.caffe.net import Layer, Net, Shape, listed
 from mobilemodel_converters.caffe.scope import LayerRefusedError, Scope, SurveyScope, Value
 from mobilemodel_converters.network import NetworkBuilder
 
 BATCH = "N"
-_SHOWN = 20
-"""refused layers that a message names"""
 
 
-def translate(net: Net, **facts: Any) -> Model:
-    """The network as a Model; ``facts`` go to ``NetworkBuilder.finish``.
+def translate(net: Net, *, notes: Sequence[str] = (), **facts: Any) -> Model:
+    """The network as a Model; ``notes`` follow its own, ``facts`` go to ``NetworkBuilder.finish``.
 
     The batch size stays free unless a layer depends on it. Raises UnsupportedSourceError naming every layer that
     cannot be expressed, MalformedSourceError for a layer that breaks Caffe's rules.
     """
-    net = fold_scales(net)
-    translation = _Translation(net)
-    for layer in net.layers:
-        translation.add(layer)
-    translation.refuse_failures()
-    return translation.finish(facts)
+    translation = _Translation(fold_scales(_named(net)))
+    translation.run()
+    return translation.finish(notes, facts)
 
 
 def blob_dims(net: Net) -> tuple[dict[int, tuple[int, ...]], ...]:
@@ -37,11 +33,16 @@ def blob_dims(net: Net) -> tuple[dict[int, tuple[int, ...]], ...]:
 
     ``net`` needs no blobs; the result is as long as its layers. Raises what ``translate`` raises.
     """
-    translation = _Translation(net, SurveyScope)
-    for layer in net.layers:
-        translation.add(layer)
-    translation.refuse_failures()
+    translation = _Translation(_named(net), SurveyScope)
+    translation.run()
     return tuple(scope.asked for scope in translation.scopes if isinstance(scope, SurveyScope))
+
+
+def _named(net: Net) -> Net:
+    """The network with a name for each layer: one without is called after its type and its place, ``ReLU-3``."""
+    return replace(net, layers=tuple(
+        layer if layer.name else replace(layer, name=f"{layer.type}-{place}") for place, layer in enumerate(net.layers)
+    ))  # fmt: skip
 
 
 class _Translation:
@@ -56,13 +57,24 @@ class _Translation:
         """blobs whose value at this point some layer takes"""
         self.refused: list[tuple[Layer, str]] = []
         self.batch_matters = False
-        self.last_writer = {top: index for index, layer in enumerate(net.layers) for top in layer.tops}
+        self.last_writer = {top: layer for layer in net.layers for top in layer.tops}
         self.fed = {item.name for item in net.inputs}
-        self.place = 0
+        self.batches: set[Shape] = set()
+        """sizes of the inputs' first axes"""
         for item in net.inputs:
+            assert item.shape is not None, "whoever calls finds out the inputs' shapes"
             self.values[item.name] = Value(self.network.input(item.name, item.shape), item.shape)
+            self.batches.add(item.shape[:1])
 
-    def add(self, layer: Layer) -> None:
+    def run(self) -> None:
+        """Translate all layers; raises for all that cannot be expressed at once."""
+        for layer in self.net.layers:
+            self._add(layer)
+        if self.refused:
+            named = [f"'{escape(layer.name)}' ({escape(layer.type)}: {reason})" for layer, reason in self.refused]
+            raise UnsupportedSourceError(f"layers that cannot be converted: {listed(named)}")
+
+    def _add(self, layer: Layer) -> None:
         inputs = [self._value(layer, bottom) for bottom in layer.bottoms]
         rule = RULES.get(layer.type)
         outputs: list[Value | None] = [None] * len(layer.tops)
@@ -73,7 +85,6 @@ class _Translation:
         for top, output in zip(layer.tops, outputs, strict=True):
             self.values[top] = output
             self.taken.discard(top)
-        self.place += 1
 
     def _value(self, layer: Layer, bottom: str) -> Value | None:
         if bottom not in self.values:
@@ -84,9 +95,7 @@ class _Translation:
         self.taken.add(bottom)
         return self.values[bottom]
 
-    def _apply(
-        self, rule: Callable[[Scope], None], layer: Layer, inputs: tuple[Value, ...]
-    ) -> list[Value | None]:
+    def _apply(self, rule: Rule, layer: Layer, inputs: tuple[Value, ...]) -> list[Value | None]:
         scope = self.scope_type(layer, inputs, self.network, tuple(self._wish(layer, top) for top in layer.tops))
         self.scopes.append(scope)
         try:
@@ -107,27 +116,21 @@ class _Translation:
         """The last layer to write a blob gives its name to the value; those before are called after themselves, where
         no blob has that name.
         """
-        if self.last_writer[top] == self.place and top not in self.fed:
+        if self.last_writer[top] is layer and top not in self.fed:
             return top
         return layer.name if layer.name not in self.last_writer else f"{layer.name}.before"
 
-    def refuse_failures(self) -> None:
-        """Raise for all layers that could not be translated."""
-        if not self.refused:
-            return
-        named = [f"'{escape(layer.name)}' ({escape(layer.type)}: {reason})" for layer, reason in self.refused]
-        more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-        raise UnsupportedSourceError(f"layers that cannot be converted: {', '.join(named[:_SHOWN])}{more}")
-
-    def finish(self, facts: dict[str, Any]) -> Model:
+    def finish(self, notes: Sequence[str], facts: dict[str, Any]) -> Model:
         """Declare the outputs and make the Model."""
+        said = [*self.net.notes, *notes, *(note for scope in self.scopes for note in scope.notes)]
         made = dict.fromkeys(top for layer in self.net.layers for top in layer.tops)
         for blob in self.net.outputs or tuple(top for top in made if top not in self.taken):
             value = self.values.get(blob)
             if value is None:
                 raise UnsupportedSourceError("no layer makes the output", tensor=blob)
-            self.network.output(value.name, value.shape, name=blob)
-        if not self.batch_matters and len({item.shape[:1] for item in self.net.inputs}) == 1:
+            name = self.network.output(value.name, value.shape, name=blob)
+            if name != blob:
+                said.append(f"the output '{escape(blob)}' is called '{escape(name)}': a graph's names differ")
+        if not self.batch_matters and len(self.batches) == 1:
             self.network.vary_batch(BATCH)
-        notes = (*facts.pop("notes", ()), *(note for scope in self.scopes for note in scope.notes))
-        return self.network.finish(notes=notes, **facts)
+        return self.network.finish(notes=said, **facts)

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mobilemodel.errors import MalformedSourceError, escape
-from mobilemodel_converters.caffe.net import Blob, Layer
+from mobilemodel_converters.caffe.net import Blob, Layer, Net, listed
 
 _LEARNED = frozenset((
     "Convolution", "ConvolutionDepthwise", "DepthwiseConvolution", "Deconvolution", "InnerProduct", "Embed", "PReLU",
     "BatchNorm", "BN", "Normalize", "Parameter",
 ))  # fmt: skip
-_SHOWN = 20
 
 
 def needs_blobs(layer: Layer) -> bool:
@@ -23,8 +22,8 @@ def needs_blobs(layer: Layer) -> bool:
     return layer.type in _LEARNED
 
 
-def attach(layers: Sequence[Layer], donors: Sequence[Layer]) -> tuple[Layer, ...]:
-    """The layers with their blobs: their own, else those of the first donor of the same name that has any.
+def attach(net: Net, donors: Sequence[Layer]) -> Net:
+    """The network with its layers' blobs: their own, else those of the first donor of the same name that has any.
 
     A layer that no donor has takes the blobs whose names in ``param`` it shares with a layer before it. A bilinear
     Deconvolution may have none: its filler makes them.
@@ -37,9 +36,11 @@ def attach(layers: Sequence[Layer], donors: Sequence[Layer]) -> tuple[Layer, ...
             by_name.setdefault(donor.name, donor.blobs)
     shared: dict[str, Blob] = {}
     attached = []
-    for layer in layers:
+    for layer in net.layers:
         names = [parameter.name for parameter in layer.message.param]
-        blobs = layer.blobs or by_name.get(layer.name, ())
+        blobs = layer.blobs
+        if not blobs and (layer.name or needs_blobs(layer)):  # others without a name would take theirs
+            blobs = by_name.get(layer.name, ())
         if not blobs and names and all(name in shared for name in names):
             blobs = tuple(shared[name] for name in names)
         if needs_blobs(layer) and not blobs and not _fills_itself(layer):
@@ -49,7 +50,7 @@ def attach(layers: Sequence[Layer], donors: Sequence[Layer]) -> tuple[Layer, ...
             if name:
                 shared.setdefault(name, blob)
         attached.append(replace(layer, blobs=blobs))
-    return tuple(attached)
+    return replace(net, layers=tuple(attached))
 
 
 def _fills_itself(layer: Layer) -> bool:
@@ -63,16 +64,11 @@ def repeated_note(layers: Sequence[Layer]) -> tuple[str, ...]:
     """
     names = Counter(escape(layer.name) for layer in layers if needs_blobs(layer) and not layer.blobs)
     repeated = [name for name, count in names.items() if count > 1]
-    return (f"several layers have the same name, and so the same weights: {_listed(repeated)}",) if repeated else ()
+    return (f"several layers have the same name, and so the same weights: {listed(repeated)}",) if repeated else ()
 
 
 def unused_note(layers: Sequence[Layer], donors: Sequence[Layer]) -> tuple[str, ...]:
     """A sentence that names the donors whose values no layer takes; none where there are none."""
     names = {layer.name for layer in layers}
     unused = list(dict.fromkeys(escape(donor.name) for donor in donors if donor.blobs and donor.name not in names))
-    return (f"the topology does not use these layers of the weights' file: {_listed(unused)}",) if unused else ()
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return (f"the topology does not use these layers of the weights' file: {listed(unused)}",) if unused else ()

@@ -11,13 +11,13 @@ import numpy as np
 
 from mobilemodel.errors import MobileModelError, UnsupportedSourceError, UsageError, escape
 from mobilemodel.layout import elements_of
-from mobilemodel.model import Model, QuantizedValue, SourceOptions
-from mobilemodel.v1 import bundle_pb2 as pb
+from mobilemodel.model import Model, SourceOptions
 from mobilemodel_converters.caffe.importer import read_topology
 from mobilemodel_converters.caffe.net import Blob, Float32, Layer, Net
 from mobilemodel_converters.caffe.sniff import is_text
 from mobilemodel_converters.caffe.translate import blob_dims, translate
 from mobilemodel_converters.deep_compression.file import Bytes, Place, Values, read_layers
+from mobilemodel_converters.quantized import palette_value
 from mobilemodel_converters.sources import OpenedFile
 
 _PARTS = ("conv", "fc", "ip")
@@ -67,7 +67,8 @@ def load_model(topology: Path, values: Path, options: SourceOptions) -> Model:
             sources.insert(0, file.record("deep-compression"))
     except MobileModelError as error:
         raise error.within(file=str(values)) from None
-    filled, notes = [], list(net.notes)
+    filled: list[Layer] = []
+    notes: list[str] = []
     for layer, place in zip(net.layers, places, strict=True):
         if place is None:
             filled.append(layer)
@@ -101,10 +102,7 @@ def _place(layer: Layer, dims: dict[int, tuple[int, ...]]) -> Place:
 
 
 def _blobs(place: Place, found: Values) -> tuple[Blob, Blob]:
-    row_axes = min(1, len(place.dims))
-    codes = found.codes.reshape(elements_of(place.dims[:row_axes]), elements_of(place.dims[row_axes:]))
-    encoding = pb.Palette(codes=pb.Codes(row_axes=row_axes, vector=1), tables_by=pb.Grouping())
-    value = QuantizedValue(encoding, codes, found.codebook.reshape(1, -1, 1))
+    value = palette_value(found.codes, found.codebook.reshape(1, -1, 1), place.dims)
     weight = Blob(place.dims, partial(_look_up, found.codebook, found.codes), value)
     return weight, Blob((place.outputs,), lambda: found.bias)
 

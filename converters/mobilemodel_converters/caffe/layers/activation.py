@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mobilemodel.dtypes import DType
+from mobilemodel_converters.caffe.layers.shapes import per_channel
 from mobilemodel_converters.caffe.scope import Scope
 
 Step = tuple[str, float | None]
@@ -46,10 +47,7 @@ def _prelu(scope: Scope) -> None:
     value = scope.input
     if len(value.shape) < 2:
         scope.malformed("an input", expected="2 axes or more", found=value.shape)
-    if scope.layer.message.prelu_param.channel_shared:
-        dims: tuple[int, ...] = (1,)
-    else:
-        dims = (*scope.known(value.shape[1]), *(1,) * (len(value.shape) - 2))
+    dims = (1,) if scope.layer.message.prelu_param.channel_shared else per_channel(scope, value)
     scope.emit("PRelu", (value.name, scope.weight(0, dims, "slope")), value.shape)
 
 

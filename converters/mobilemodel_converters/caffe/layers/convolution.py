@@ -32,14 +32,8 @@ def _convolve(scope: Scope, group: int) -> None:
     """Caffe rounds the output's size down, and pads all sides alike: ONNX's Conv as it is."""
     parameters = scope.layer.message.convolution_param
     window, channels = _window(scope), _channels(scope, group)
-    weights = [scope.weight(0, (parameters.num_output, channels // group, *window.kernel), "weight")]
-    if parameters.bias_term:
-        weights.append(scope.weight(1, (parameters.num_output,), "bias"))
-
-    def size(size: int, axis: int) -> int:
-        return (size + 2 * window.pad[axis] - window.extent[axis]) // window.stride[axis] + 1
-
-    _emit_all(scope, "Conv", weights, size, group=group, **window.attributes())
+    weights = _learned(scope, (parameters.num_output, channels // group, *window.kernel))
+    _emit_all(scope, "Conv", weights, window.places, group=group, **window.attributes())
 
 
 def _deconvolution(scope: Scope) -> None:
@@ -51,14 +45,15 @@ def _deconvolution(scope: Scope) -> None:
     if not scope.layer.blobs and parameters.weight_filler.type == "bilinear":
         weights = _bilinear(scope, dims)
     else:
-        weights = [scope.weight(0, dims, "weight")]
-        if parameters.bias_term:
-            weights.append(scope.weight(1, (outputs,), "bias"))
+        weights = _learned(scope, dims)
+    _emit_all(scope, "ConvTranspose", weights, window.reach, group=group, **window.attributes())
 
-    def size(size: int, axis: int) -> int:
-        return window.stride[axis] * (size - 1) + window.extent[axis] - 2 * window.pad[axis]
 
-    _emit_all(scope, "ConvTranspose", weights, size, group=group, **window.attributes())
+def _learned(scope: Scope, dims: tuple[int, ...]) -> list[str]:
+    """The weight, and the bias where there is one."""
+    parameters = scope.layer.message.convolution_param
+    weight = scope.weight(0, dims, "weight")
+    return [weight, scope.weight(1, (parameters.num_output,), "bias")] if parameters.bias_term else [weight]
 
 
 def _emit_all(
@@ -117,8 +112,7 @@ def _bilinear(scope: Scope, dims: tuple[int, int, int, int]) -> list[str]:
     if dims[3] != side:
         scope.malformed("weight_filler 'bilinear'", expected="a square kernel", found=f"{dims[2]} x {dims[3]}")
     if math.prod(dims) > _MOST_FILLED:
-        raise LimitExceededError("a weight that is filled in", tensor=scope.layer.name, found=dims,
-                                 expected=f"at most {_MOST_FILLED} values")  # fmt: skip
+        raise LimitExceededError("a weight that is filled in", expected=f"at most {_MOST_FILLED} values", found=dims)
     name = escape(scope.layer.name)
     scope.notes.append(f"Layer '{name}' has no learned values: its weight is bilinear, as its filler says.")
     weights = [scope.derived(dims, "weight", lambda: np.broadcast_to(bilinear(side), dims))]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobilemodel.errors import LimitExceededError
-from mobilemodel_converters.caffe.layers.shapes import count
+from mobilemodel.layout import elements_of
 from mobilemodel_converters.caffe.schema import enum_name
 from mobilemodel_converters.caffe.scope import Scope
 
@@ -94,16 +94,15 @@ def _sizes(scope: Scope) -> tuple[int, int, int]:
         scope.malformed("priors", expected="a bottom of shape 1, 2, 4 x boxes", found=priors)
     if (locations[0], confidences[0], priors[0]) != (1, 1, 1):
         scope.refuse(f"is converted for a batch of 1, not {locations[0]}: give it by --input-shape")
-    boxes, classes, rows = (count(priors[2:]) or 0) // 4, parameters.num_classes, priors[1]
+    boxes, classes, rows = elements_of(priors[2:]) // 4, parameters.num_classes, priors[1]
     if rows != 2 and not (rows == 1 and parameters.variance_encoded_in_target):
         scope.malformed("priors", expected="two rows, boxes and variances", found=priors)
-    if boxes < 1 or count(priors[2:]) != boxes * 4 or count(locations) != boxes * 4:
+    if boxes < 1 or {elements_of(priors[2:]), elements_of(locations)} != {boxes * 4}:
         scope.malformed("locations", expected="four for each prior", found=f"{locations} with priors {priors}")
-    if classes < 1 or count(confidences) != boxes * classes:
+    if classes < 1 or elements_of(confidences) != boxes * classes:
         scope.malformed("confidences", expected=f"{boxes} x {classes} classes", found=confidences)
     if classes > _MOST_CLASSES:
-        raise LimitExceededError("classes of a DetectionOutput", layer=scope.layer.name, found=classes,
-                                 expected=f"at most {_MOST_CLASSES}")  # fmt: skip
+        raise LimitExceededError("classes of a DetectionOutput", expected=f"at most {_MOST_CLASSES}", found=classes)
     return boxes, classes, rows
 
 

@@ -40,9 +40,7 @@ def _scaled(scope: Scope, names: list[str], coefficients: tuple[float, ...]) -> 
 
 def _softmax(scope: Scope) -> None:
     """Over one axis, all others apart: ONNX's Softmax means this from opset 13 on."""
-    axis = scope.axis(scope.layer.message.softmax_param.axis, len(scope.input.shape))
-    if axis == 0:
-        scope.fix_batch()
+    axis = scope.mixed_axis(scope.layer.message.softmax_param.axis, len(scope.input.shape))
     scope.emit("Softmax", (scope.input.name,), scope.input.shape, axis=axis)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from mobilemodel.dtypes import DType
 from mobilemodel_converters.caffe.scope import Scope
-
-_INT64 = 7
 
 
 def _embed(scope: Scope) -> None:
@@ -14,7 +13,7 @@ def _embed(scope: Scope) -> None:
     if rows < 1 or width < 1:
         scope.malformed("input_dim and num_output", expected="1 or more", found=(rows, width))
     weight = scope.weight(0, (rows, width), "weight")
-    indices = scope.add("Cast", (scope.input.name,), "indices", to=_INT64)
+    indices = scope.add("Cast", (scope.input.name,), "indices", to=int(DType.INT64))
     if not parameters.bias_term:
         scope.emit("Gather", (weight, indices), (*shape, width), axis=0)
         return

@@ -8,10 +8,11 @@ import numpy as np
 
 from mobilemodel.errors import escape
 from mobilemodel_converters.caffe.fold import ScaledBatchNorm
+from mobilemodel_converters.caffe.layers.shapes import channels_of, per_channel
 from mobilemodel_converters.caffe.layers.window import Window
 from mobilemodel_converters.caffe.net import Blob, Float32
 from mobilemodel_converters.caffe.schema import enum_name
-from mobilemodel_converters.caffe.scope import Scope, Value
+from mobilemodel_converters.caffe.scope import Scope
 
 
 def _lrn(scope: Scope) -> None:
@@ -55,7 +56,7 @@ def _batch_norm(scope: Scope) -> None:
     count = len(scope.layer.blobs) or 3
     if count not in (2, 3):
         scope.refuse(f"it has {count} blobs, and only mean, variance and their factor are known")
-    channels = _channels(scope, value)
+    channels = channels_of(scope, value)
     mean, variance = scope.blob(0, channels), scope.blob(1, channels)
     factor = scope.blob(2, 1) if count == 3 else None
     if factor is None:
@@ -101,7 +102,7 @@ def _folded_batch_norm(scope: Scope) -> None:
     value, count = scope.input, len(scope.layer.blobs)
     if count not in (0, 2):
         scope.refuse(f"it has {count} blobs: forks differ in their order, and only scale and shift are known")
-    dims = _per_channel(_channels(scope, value), value)
+    dims = per_channel(scope, value)
     scaled = scope.add("Mul", (value.name, scope.weight(0, dims, "scale")), "scaled")
     scope.emit("Add", (scaled, scope.weight(1, dims, "shift")), value.shape)
 
@@ -188,25 +189,13 @@ def _mvn(scope: Scope) -> None:
 def _normalize(scope: Scope) -> None:
     """SSD's: x / sqrt(sum x^2 + eps) over the channels of a pixel, or all of a picture, times a learned scale."""
     parameters, value = scope.layer.message.norm_param, scope.input
-    channels = _channels(scope, value)
+    learned = per_channel(scope, value)
     axes = tuple(range(1, len(value.shape))) if parameters.across_spatial else (1,)
     total = scope.add("ReduceSumSquare", (value.name,), "total", axes=axes)
     norm = scope.add("Sqrt", (scope.add("Add", (total, scope.number(parameters.eps, "eps"))),), "norm")
     unit = scope.add("Div", (value.name, norm), "unit")
-    dims = (1,) if parameters.channel_shared else _per_channel(channels, value)
+    dims = (1,) if parameters.channel_shared else learned
     scope.emit("Mul", (unit, scope.weight(0, dims, "scale")), value.shape)
-
-
-def _channels(scope: Scope, value: Value) -> int:
-    """The size of axis 1."""
-    if len(value.shape) < 2:
-        scope.refuse(f"an input of shape {value.shape} has no channels")
-    return scope.known(value.shape[1])[0]
-
-
-def _per_channel(channels: int, value: Value) -> tuple[int, ...]:
-    """Dims of one value for each channel, next to an input."""
-    return (channels, *(1,) * (len(value.shape) - 2))
 
 
 RULES = {

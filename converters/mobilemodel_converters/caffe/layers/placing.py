@@ -19,7 +19,7 @@ def _crop(scope: Scope) -> None:
     if len(scope.inputs) != 2:
         scope.malformed("bottoms", expected=2, found=len(scope.inputs))
     shape, wanted = scope.inputs[0].shape, scope.inputs[1].shape
-    axis = scope.axis(parameters.axis, len(shape))
+    axis = scope.mixed_axis(parameters.axis, len(shape))
     if len(wanted) != len(shape):
         scope.malformed("axes of the second bottom", expected=len(shape), found=len(wanted))
     axes = range(axis, len(shape))
@@ -31,8 +31,6 @@ def _crop(scope: Scope) -> None:
     for place, start, size, whole in zip(axes, starts, sizes, before, strict=True):
         if start + size > whole:
             scope.malformed(f"axis {place}", expected=f"at most {whole} values", found=f"{size} from {start} on")
-    if axis == 0:
-        scope.fix_batch()
     ends = [start + size for start, size in zip(starts, sizes, strict=True)]
     scope.emit("Slice", (scope.inputs[0].name, *_bounds(scope, starts, ends, list(axes))), (*shape[:axis], *sizes))
 
@@ -44,11 +42,9 @@ def _bounds(scope: Scope, starts: list[int], ends: list[int], axes: list[int]) -
 def _tile(scope: Scope) -> None:
     """All that lies from ``axis`` on, ``tiles`` times one after the other."""
     parameters, shape = scope.layer.message.tile_param, scope.input.shape
-    axis = scope.axis(parameters.axis, len(shape))
+    axis = scope.mixed_axis(parameters.axis, len(shape))
     if parameters.tiles < 1:
         scope.malformed("tiles", expected="at least 1", found=parameters.tiles)
-    if axis == 0:
-        scope.fix_batch()
     size = shape[axis]
     repeats = [parameters.tiles if place == axis else 1 for place in range(len(shape))]
     target = (*shape[:axis], None if size is None else size * parameters.tiles, *shape[axis + 1 :])

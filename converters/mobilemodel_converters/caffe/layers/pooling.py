@@ -26,8 +26,7 @@ def _pooling(scope: Scope) -> None:
     rounded_up = enum_name(parameters, "round_mode") == "CEIL" and parameters.ceil_mode
     overhang = [_overhang(scope, window, axis, rounded_up) for axis in (0, 1)]
     sizes = [
-        None if size is None else (size + 2 * window.pad[axis] + overhang[axis] - kernel) // window.stride[axis] + 1
-        for axis, (size, kernel) in enumerate(zip(value.shape[2:], window.kernel, strict=True))
+        None if size is None else window.places(size, axis, overhang[axis]) for axis, size in enumerate(value.shape[2:])
     ]
     if any(size is not None and size < 1 for size in sizes):
         scope.malformed("a window larger than the padded input", found=value.shape)

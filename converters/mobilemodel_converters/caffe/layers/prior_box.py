@@ -31,7 +31,7 @@ def _prior_box(scope: Scope) -> None:
     picture = _picture(scope, parameters)
     sides = _sides(scope, parameters)
     if height * width * len(sides) > _MOST_BOXES:
-        raise LimitExceededError("boxes of a PriorBox", layer=scope.layer.name, expected=f"at most {_MOST_BOXES}",
+        raise LimitExceededError("boxes of a PriorBox", expected=f"at most {_MOST_BOXES}",
                                  found=height * width * len(sides))  # fmt: skip
     boxes = _boxes((height, width), picture, _steps(scope, parameters, (height, width), picture), sides,
                    parameters.offset)  # fmt: skip
@@ -73,8 +73,7 @@ def _sides(scope: Scope, parameters: Any) -> npt.NDArray[np.float32]:
     For each smallest size: its square, the square between it and the largest size, then one box for each ratio.
     """
     if max(len(parameters.min_size), len(parameters.aspect_ratio)) > _MOST_SIZES:
-        raise LimitExceededError("min_size or aspect_ratio", layer=scope.layer.name,
-                                 expected=f"at most {_MOST_SIZES} of each")  # fmt: skip
+        raise LimitExceededError("min_size or aspect_ratio", expected=f"at most {_MOST_SIZES} of each")
     smallest, largest = _whole(scope, parameters.min_size, "min_size"), _whole(scope, parameters.max_size, "max_size")
     if not smallest or len(largest) not in (0, len(smallest)):
         scope.malformed("sizes", expected="a min_size or more, and as many max_size or none",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from mobilemodel.dtypes import DType
 from mobilemodel_converters.caffe.layers import pooling
-from mobilemodel_converters.caffe.layers.shapes import count
+from mobilemodel_converters.caffe.layers.shapes import agreed, count
 from mobilemodel_converters.caffe.net import new_layer
 from mobilemodel_converters.caffe.schema import enum_name
 from mobilemodel_converters.caffe.scope import Scope, Value
@@ -14,9 +15,7 @@ _REDUCTIONS = {"SUM": "ReduceSum", "ASUM": "ReduceL1", "SUMSQ": "ReduceSumSquare
 def _reduction(scope: Scope) -> None:
     """All axes from ``axis`` on become one value, times ``coeff``."""
     parameters, shape = scope.layer.message.reduction_param, scope.input.shape
-    axis = scope.axis(parameters.axis, len(shape))
-    if axis == 0:
-        scope.fix_batch()
+    axis = scope.mixed_axis(parameters.axis, len(shape))
     operator, axes = _REDUCTIONS[enum_name(parameters, "operation")], list(range(axis, len(shape)))
     inputs, attributes = [scope.input.name], {"axes": axes}
     if operator == "ReduceSum":  # in opset 13 the only one whose axes are an input
@@ -32,9 +31,7 @@ def _argmax(scope: Scope) -> None:
     """Places of the largest values as floats, or the values; of equal ones, Caffe takes the last first."""
     parameters, shape = scope.layer.message.argmax_param, scope.input.shape
     if parameters.HasField("axis"):
-        axis = scope.axis(parameters.axis, len(shape))
-        if axis == 0:
-            scope.fix_batch()
+        axis = scope.mixed_axis(parameters.axis, len(shape))
         places, values = _largest(scope, scope.input, axis, parameters.top_k)
         target = (*shape[:axis], parameters.top_k, *shape[axis + 1 :])
         scope.emit("Identity", (values if parameters.out_max_val else places,), target)
@@ -65,7 +62,7 @@ def _largest(scope: Scope, value: Value, axis: int, most: int) -> tuple[str, str
         (f"{scope.layer.name}.values", f"{scope.layer.name}.turned_places"), axis=axis,
     )  # fmt: skip
     places = scope.add("Sub", (scope.integers([size - 1], "last"), places), "places")
-    return scope.add("Cast", (places,), to=1), values
+    return scope.add("Cast", (places,), to=int(DType.FLOAT)), values
 
 
 def _pyramid(scope: Scope) -> None:
@@ -83,9 +80,8 @@ def _pyramid(scope: Scope) -> None:
         scope.emit("Identity", (pooled[0].name,), pooled[0].shape)
         return
     flat = [scope.add("Flatten", (value.name,), axis=1) for value in pooled]
-    counts = [count(value.shape[1:]) for value in pooled]
-    total = None if None in counts else sum(size for size in counts if size is not None)
-    scope.emit("Concat", flat, (shape[0], total), axis=1)
+    together = agreed(scope, [(shape[0], count(value.shape[1:])) for value in pooled], but=1)
+    scope.emit("Concat", flat, together, axis=1)
 
 
 def _level(scope: Scope, bins: int, sizes: tuple[int, int]) -> Value:

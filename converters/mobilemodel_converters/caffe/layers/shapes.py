@@ -26,6 +26,18 @@ def several(scope: Scope, fewest: int) -> tuple[Value, ...]:
     return scope.inputs
 
 
+def channels_of(scope: Scope, value: Value) -> int:
+    """The size of axis 1; refuses the layer where there is none, or it may vary."""
+    if len(value.shape) < 2:
+        scope.refuse(f"an input of shape {value.shape} has no channels")
+    return scope.known(value.shape[1])[0]
+
+
+def per_channel(scope: Scope, value: Value) -> tuple[int, ...]:
+    """Dims of one number for each channel, next to the value."""
+    return (channels_of(scope, value), *(1,) * (len(value.shape) - 2))
+
+
 def agreed(scope: Scope, shapes: Iterable[Shape], but: int = -1) -> Shape:
     """The shape that all have, the axis ``but`` aside, which becomes the sum; what one of them knows is known.
 

@@ -20,10 +20,7 @@ def _axis(scope: Scope, parameters: Any, old_field: str) -> int:
         if parameters.HasField("axis"):
             scope.malformed(f"axis and {old_field}", expected="one of them", found="both")
         axis = getattr(parameters, old_field)
-    axis = scope.axis(axis, len(scope.inputs[0].shape))
-    if axis == 0:
-        scope.fix_batch()
-    return axis
+    return scope.mixed_axis(axis, len(scope.inputs[0].shape))
 
 
 def _concat(scope: Scope) -> None:

@@ -28,7 +28,7 @@ class Window:
             scope.malformed("a window whose kernel_size, stride or dilation is 0", found=self)
         largest = max(*self.extent, *self.stride, *self.pad)
         if largest > FORMAT_LIMITS.picture_side:
-            raise LimitExceededError(f"{scope.layer.type}: a window's measure", tensor=scope.layer.name, found=largest,
+            raise LimitExceededError(f"{scope.layer.type}: a window's measure", found=largest,
                                      expected=f"at most {FORMAT_LIMITS.picture_side} pixels")  # fmt: skip
 
     @property
@@ -36,6 +36,16 @@ class Window:
         """Pixels from the first to the last that the window sees, both included."""
         (height, width), (down, across) = self.kernel, self.dilation
         return (height - 1) * down + 1, (width - 1) * across + 1
+
+    def places(self, size: int, axis: int, overhang: int = 0) -> int:
+        """How often the window fits along an axis of this size: height 0, width 1; at the end it may hang over by so
+        many pixels.
+        """
+        return (size + 2 * self.pad[axis] + overhang - self.extent[axis]) // self.stride[axis] + 1
+
+    def reach(self, places: int, axis: int) -> int:
+        """The size of an axis that so many places of the window cover, the padding cut off."""
+        return self.stride[axis] * (places - 1) + self.extent[axis] - 2 * self.pad[axis]
 
     def attributes(self) -> dict[str, Any]:
         """The window as attributes of an ONNX convolution."""

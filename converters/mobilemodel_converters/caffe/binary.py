@@ -23,9 +23,8 @@ from mobilemodel.limits import FORMAT_LIMITS, MIB
 from mobilemodel.wire import BYTES, FIXED32, FIXED64, VARINT, Field, fields
 from mobilemodel_converters.caffe import upgrade
 from mobilemodel_converters.caffe.blobs import Run, blob_shape, read_runs
-from mobilemodel_converters.caffe.net import Blob, Layer
+from mobilemodel_converters.caffe.net import Blob, Layer, StoredNet, layer_of
 from mobilemodel_converters.caffe.schema import message_class
-from mobilemodel_converters.caffe.stored import ROUNDED, StoredNet, layer_of
 from mobilemodel_converters.sources import OpenedFile
 
 _MOST_FIELDS = 2**18
@@ -66,7 +65,6 @@ class _Walk:
         self._data = data
         self._fields = 0
         self._described = 0
-        self._rounded = False
 
     def net(self) -> StoredNet:
         layers: dict[int, list[Layer]] = {number: [] for number in _LAYERS}
@@ -83,8 +81,7 @@ class _Walk:
             upgrade.refuse_both()
         parameter = _parsed("NetParameter", b"".join(rest), 0)
         _check_values(parameter)
-        notes = (ROUNDED,) if self._rounded else ()
-        return StoredNet(parameter, tuple(layer for part in layers.values() for layer in part), notes)
+        return StoredNet(parameter, tuple(layer for part in layers.values() for layer in part))
 
     def _counted(self, start: int, end: int) -> Iterator[Field]:
         """The fields of a message; raises LimitExceededError where there are too many in the file."""
@@ -149,10 +146,10 @@ class _Walk:
         if raw and not chosen:
             raise UnsupportedSourceError("the values are raw_data, as NVIDIA's Caffe writes them",
                                          advice="Save the model with plain float data.")  # fmt: skip
-        self._rounded |= double
         count = sum(run.count for run in chosen)
         read = partial(read_runs, self._file, chosen, double)
-        return Blob(blob_shape(_parsed("BlobProto", b"".join(shape), place.tag), count), read)
+        shape_of = blob_shape(_parsed("BlobProto", b"".join(shape), place.tag), count)
+        return Blob(shape_of, read, rounded=double)
 
     def _pieces(self, start: int, end: int) -> Iterator[tuple[Field, int]]:
         """The fields of a blob; values that stand one by one, each with its tag, come as the first and their number."""

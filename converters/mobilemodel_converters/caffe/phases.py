@@ -5,24 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from mobilemodel.errors import MalformedSourceError
-from mobilemodel_converters.caffe.net import Layer
+from mobilemodel_converters.caffe.net import Layer, StoredNet
 from mobilemodel_converters.caffe.schema import enum_name
 
 
-def for_inference(layers: tuple[Layer, ...], state: Any) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+def by_phase(stored: StoredNet) -> tuple[list[Layer], list[Layer]]:
     """The layers that are there in phase TEST, and the others.
 
-    ``state`` is the file's NetState: as in Caffe its level and stages count, and its phase does not. A layer's own
-    ``phase`` is no rule: files that were saved in training have TRAIN on all layers.
+    As in Caffe the level and stages of the file's own NetState count, and its phase does not. A layer's own ``phase``
+    is no rule: files that were saved in training have TRAIN on all layers.
 
     Raises MalformedSourceError for a layer with both ``include`` and ``exclude``.
     """
-    stages = frozenset(state.stage)
-    kept = [_is_there(layer, state.level, stages) for layer in layers]
-    return (
-        tuple(layer for layer, there in zip(layers, kept, strict=True) if there),
-        tuple(layer for layer, there in zip(layers, kept, strict=True) if not there),
-    )
+    level, stages = stored.parameter.state.level, frozenset(stored.parameter.state.stage)
+    there: list[Layer] = []
+    absent: list[Layer] = []
+    for layer in stored.layers:
+        (there if _is_there(layer, level, stages) else absent).append(layer)
+    return there, absent
 
 
 def _is_there(layer: Layer, level: int, stages: frozenset[str]) -> bool:
