@@ -19,11 +19,17 @@ from mobilemodel_converters.caffe.schema import message_class
 
 Array = npt.NDArray[Any]
 GENERATOR = np.random.default_rng(7)
+_BEGINNING = GENERATOR.bit_generator.state
 
 
 def values(*shape: int) -> Array:
-    """Random float32."""
+    """Random float32, other ones at each call."""
     return GENERATOR.standard_normal(shape).astype(np.float32)
+
+
+def begin_again() -> None:
+    """Let ``values`` give the same as in the beginning: a test must not depend on those that ran before it."""
+    GENERATOR.bit_generator.state = _BEGINNING
 
 
 def blob(array: Array, *, legacy: bool = False) -> Any:

@@ -7,7 +7,9 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -210,7 +212,15 @@ def write_store(path: Path, rows: Mapping[str, tuple[int, int, int, Sequence[int
 def load(path: Path, **pictures: str | Path) -> Model:
     """Read a database with the converter; ``pictures`` as ``layer_11=file``."""
     named = {key.replace("_", "-"): str(file) for key, file in pictures.items()}
-    return CcvConverter().load([path], SourceOptions(pictures=named) if named else NO_OPTIONS)
+    return in_memory(CcvConverter().load([path], SourceOptions(pictures=named) if named else NO_OPTIONS))
+
+
+def in_memory(model: Model) -> Model:
+    """The model with all its values read, and its files closed."""
+    with closing(model):
+        values = [bytes(tensor.read()) for tensor in model.tensors]
+        kept = [replace(tensor, read=partial(bytes, raw)) for tensor, raw in zip(model.tensors, values, strict=True)]
+        return replace(model, tensors=tuple(kept))
 
 
 def as_onnx(model: Model) -> onnx.ModelProto:

@@ -15,24 +15,34 @@ import warnings
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-import atheris
+if TYPE_CHECKING:
+    from tests.fuzz.targets import Target
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[2] / "converters")]
+ROOT = Path(__file__).resolve().parents[2]
 
-with atheris.instrument_imports(include=["mobilemodel", "mobilemodel_converters"]):
-    import mobilemodel_converters
-    from tests.fuzz.targets import TARGETS, Target, pack, survives, unpack
 
-    # What is imported where it is needed would come too late to be instrumented.
-    for found in pkgutil.walk_packages(mobilemodel_converters.__path__, "mobilemodel_converters."):
-        importlib.import_module(found.name)
+def instrument() -> None:
+    """Import what is to be fuzzed so that atheris sees which branches are taken."""
+    import atheris
 
-from tests.fuzz.mutations import mutate  # noqa: E402 - the path comes first
+    sys.path[:0] = [str(ROOT), str(ROOT / "converters")]
+    with atheris.instrument_imports(include=["mobilemodel", "mobilemodel_converters"]):
+        import mobilemodel_converters
+
+        # What is imported where it is needed would come too late to be instrumented.
+        for found in pkgutil.walk_packages(mobilemodel_converters.__path__, "mobilemodel_converters."):
+            importlib.import_module(found.name)
+        importlib.import_module("tests.fuzz.targets")
 
 
 def mutator(target: Target) -> object:
     """Half of the steps are libFuzzer's own, half know the formats."""
+    import atheris
+
+    from tests.fuzz.mutations import mutate
+    from tests.fuzz.targets import pack, unpack
 
     def change(packed: bytes, most: int, seed: int) -> bytes:
         random = Random(seed)
@@ -45,6 +55,11 @@ def mutator(target: Target) -> object:
 
 
 def main(arguments: list[str]) -> None:
+    instrument()
+    import atheris
+
+    from tests.fuzz.targets import TARGETS, pack, survives, unpack
+
     target = TARGETS.get(arguments[1]) if len(arguments) > 1 else None
     if target is None:
         sys.exit(f"TARGET is one of {', '.join(TARGETS)}")

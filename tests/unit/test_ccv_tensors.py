@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -353,7 +354,6 @@ def test_any_row_ends_in_our_errors(tmp_path_factory: pytest.TempPathFactory, da
 
 
 def _read_all(folder: Path) -> None:
-    model = CcvConverter().load([folder / "model.onnx", folder / "store.sqlite3"])
-    for tensor in model.tensors:
-        assert len(bytes(tensor.read())) == tensor.raw_bytes
-    model.close()
+    with closing(CcvConverter().load([folder / "model.onnx", folder / "store.sqlite3"])) as model:
+        for tensor in model.tensors:
+            assert len(bytes(tensor.read())) == tensor.raw_bytes

@@ -100,7 +100,7 @@ class Database(Closing):
             _refuse_part_of_a_page(self.file)
             _refuse_journal(path)
             with self._guarded():
-                self._connection = self._connect()
+                self._connect()
                 self.tables = self._find_tables()
         except BaseException as error:
             self.close()
@@ -108,19 +108,18 @@ class Database(Closing):
                 error.within(file=str(path))
             raise
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> None:
         try:
             # Of the real path: a journal is looked for beside the file itself, not beside a link to it.
             place = Path(os.path.realpath(self.path)).as_uri()
-            connection = sqlite3.connect(f"{place}?mode=ro&immutable=1", uri=True, isolation_level=None)
+            self._connection = sqlite3.connect(f"{place}?mode=ro&immutable=1", uri=True, isolation_level=None)
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot open: {error}") from None
         for limit, value in _LIMITS.items():
-            connection.setlimit(limit, value)
-        connection.set_progress_handler(self._count_steps, _STEPS_AT_ONCE)
+            self._connection.setlimit(limit, value)
+        self._connection.set_progress_handler(self._count_steps, _STEPS_AT_ONCE)
         for setting in _SETTINGS:
-            connection.execute(f"PRAGMA {setting}")
-        return connection
+            self._connection.execute(f"PRAGMA {setting}")
 
     def _count_steps(self) -> int:
         self._steps += _STEPS_AT_ONCE
