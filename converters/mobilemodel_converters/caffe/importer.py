@@ -20,8 +20,6 @@ from mobilemodel_converters.caffe.text import TEXT_LIMIT, read_text
 from mobilemodel_converters.caffe.translate import translate
 from mobilemodel_converters.sources import OpenedFile
 
-_HEAD = 4096
-
 
 def read_topology(path: Path, options: SourceOptions) -> Net:
     """The network of a prototxt for inference, its layers without blobs: whoever calls fills those in.
@@ -65,7 +63,7 @@ def read_stored(file: OpenedFile) -> StoredNet:
     """What a prototxt or caffemodel says, whichever it is."""
     if not file.size:
         raise MalformedSourceError("the file is empty")
-    if is_text(file.read(0, min(file.size, _HEAD))):
+    if is_text(file):
         return read_text(file.read(0, min(file.size, TEXT_LIMIT + 1)))
     return read_binary(file)
 

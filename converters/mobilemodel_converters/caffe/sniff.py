@@ -15,6 +15,7 @@ _ENOUGH = 4096
 """fields that are looked at"""
 # NetParameter: the wire type of each field.
 _NET = {1: BYTES, 2: BYTES, 3: BYTES, 4: VARINT, 5: VARINT, 6: BYTES, 7: VARINT, 8: BYTES, 100: BYTES}
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _TYPE = re.compile(rb"[A-Za-z][A-Za-z0-9_]{1,63}")
 _COMMENT = re.compile(r"#[^\n]*")
 _FIRST = re.compile(
@@ -27,21 +28,18 @@ def is_caffe(path: Path) -> bool:
     """Whether the file is a prototxt or caffemodel with layers; False for what cannot be read."""
     try:
         with OpenedFile(path) as file:
-            head = file.read(0, min(file.size, _HEAD))
-            if is_text(head):
-                return _is_prototxt(head)
-            return bool(head) and _is_caffemodel(file)
+            return _is_prototxt(_head(file)) if is_text(file) else _is_caffemodel(file)
     except (MobileModelError, OSError, ValueError):
         return False
 
 
-def is_text(head: bytes) -> bool:
-    """Whether a file that begins like this is text: no caffemodel goes far without a control character.
+def is_text(file: OpenedFile) -> bool:
+    """Whether a file begins as text: no caffemodel goes far without a control character."""
+    return not _CONTROL.search(_head(file))
 
-    >>> is_text(b'name: "LeNet"'), is_text(b"\\n\\x05LeNet")
-    (True, False)
-    """
-    return not re.search(rb"[\x00-\x08\x0e-\x1f]", head)
+
+def _head(file: OpenedFile) -> bytes:
+    return file.read(0, min(file.size, _HEAD))
 
 
 def _is_prototxt(head: bytes) -> bool:

@@ -23,7 +23,6 @@ from mobilemodel_converters.sources import OpenedFile
 _PARTS = ("conv", "fc", "ip")
 """a layer's values are in the file when its name contains one of them"""
 _WEIGHTED = ("Convolution", "Deconvolution", "InnerProduct")
-_HEAD = 4096
 
 
 def which_is_text(paths: Sequence[Path]) -> tuple[Path, Path]:
@@ -31,16 +30,16 @@ def which_is_text(paths: Sequence[Path]) -> tuple[Path, Path]:
     if len(paths) != 2:
         raise UsageError("a Deep Compression model is a prototxt and a .net file", found=f"{len(paths)} files")
     first, second = paths
-    texts = [_is_text(path) for path in paths]
+    texts = [_begins_as_text(path) for path in paths]
     if texts[0] == texts[1]:
         raise UsageError("a prototxt and a .net file are needed", file=str(first),
                          found=f"two files that are {'' if texts[0] else 'not '}text")  # fmt: skip
     return (first, second) if texts[0] else (second, first)
 
 
-def _is_text(path: Path) -> bool:
+def _begins_as_text(path: Path) -> bool:
     with OpenedFile(path) as file:
-        return is_text(file.read(0, min(file.size, _HEAD)))
+        return is_text(file)
 
 
 def fits(topology: Path, values: Path, options: SourceOptions) -> bool:
