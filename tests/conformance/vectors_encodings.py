@@ -133,6 +133,13 @@ ORDER, VECTORS, STREAMS = "tensors.md §3.1", "tensors.md §3.2", "tensors.md §
 codes("view-product", "A view of another number of elements.", ORDER, view=[2, 5])
 codes("view-rank", "A view of 17 axes.", ORDER, LIMIT, view=[2, 4] + [1] * 15)
 codes("perm-twice", "An axis twice.", ORDER, perm=[1, 1])
+tensor_fault(
+    "codes-perm-repeated",
+    lambda draft: palette(draft, "w", [2, 2, 2], [[0, 1, 2, 0], [2, 1, 0, 1]], 4, halves(1, 2, 3), 3),
+    _change("codes", {"perm": [0, 2, 2]}),
+    "An axis twice, among axes of one size.",
+    ORDER,
+)
 codes("perm-short", "A permutation of one of two axes.", ORDER, perm=[0])
 codes("perm-range", "An axis that is not there.", ORDER, perm=[0, 2])
 codes("row-axes", "Three row axes of two.", ORDER, row_axes=3)
@@ -194,6 +201,14 @@ def _empty_with_payload(draft: Draft) -> pb.Tensor:
     return tensor
 
 
+def _empty_with_first_payload(draft: Draft) -> pb.Tensor:
+    return matrix_of(draft, [0, 4], 1, b"", first_payload=1)
+
+
+tensor_fault(
+    "codes-empty-first-payload", _empty_with_first_payload, lambda t: None,
+    "An empty matrix that names a payload, which is not there.", STREAMS,
+)  # fmt: skip
 tensor_fault("codes-empty-payload", _empty_with_payload, lambda t: None, "A block of an empty matrix.", STREAMS)
 
 

@@ -280,13 +280,13 @@ refuse(
 )
 
 
-def _frame(payload: int) -> bytes:
-    """Another byte in the padding before a payload."""
+def _frame(payload: int, byte: int = 2) -> bytes:
+    """Another byte in the padding field before a payload: byte 1 is its length, byte 2 the first zero."""
     data = two()
     start, end = manifest_span(data)
     manifest = pb.Manifest.FromString(data[start:end])
     place = framing.frames(end - start, [entry.stored_size for entry in manifest.payloads])[payload]
-    return patched(data, place.start + 2, b"\x01")
+    return patched(data, place.start + byte, b"\x01")
 
 
 refuse(
@@ -297,6 +297,15 @@ refuse(
     SECTION_2,
     ORDER,
     runtime="either",
+)
+refuse(
+    "frame-length",
+    "MISPLACED_PAYLOAD",
+    lambda: _frame(0, byte=1),
+    "The padding before payload 0 says that it is shorter.",
+    SECTION_2,
+    ORDER,
+    runtime="status",
 )
 refuse(
     "frame-1",

@@ -77,6 +77,13 @@ wire(
     tensor_edit(number_field(2, 1), b"\x10" + b"\x81\x80\x80\x80\x10"),
     "An int32 of 2^32 + 1, which runtimes cut to 1.",
 )
+wire("field-2-29", lambda raw: raw + key(1 << 29, 0) + b"\x01", "Field number 2^29, which is none.")
+wire(
+    "enum",
+    lambda raw: raw + bytes_field(12, bytes_field(1, b"data") + number_field(5, 1 << 31)),
+    "An enum of 2^31, which runtimes make negative.",
+    described,
+)
 wire("int32-negative", tensor_edit(number_field(2, 1), b"\x10" + b"\xff" * 9 + b"\x01"), "An int32 of -1.")
 
 
