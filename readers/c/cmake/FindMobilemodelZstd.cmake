@@ -1,0 +1,35 @@
+# libzstd as the target MobilemodelZstd::MobilemodelZstd: by zstd's own CMake package, or its headers and library, where
+# pkg-config says or in the usual places. Installed beside mobilemodel's package, whose static library needs it.
+
+if(NOT TARGET MobilemodelZstd::MobilemodelZstd)
+    set(MobilemodelZstd_TARGET "")
+    find_package(zstd CONFIG QUIET)
+    foreach(candidate zstd::libzstd zstd::libzstd_shared zstd::libzstd_static)
+        if(TARGET ${candidate} AND NOT MobilemodelZstd_TARGET)
+            set(MobilemodelZstd_TARGET ${candidate})
+        endif()
+    endforeach()
+    if(NOT MobilemodelZstd_TARGET)
+        find_package(PkgConfig QUIET)
+        if(PKG_CONFIG_FOUND)
+            pkg_check_modules(PC_MobilemodelZstd QUIET libzstd)
+        endif()
+        find_path(MobilemodelZstd_INCLUDE_DIR zstd.h HINTS ${PC_MobilemodelZstd_INCLUDE_DIRS})
+        find_library(MobilemodelZstd_LIBRARY NAMES zstd HINTS ${PC_MobilemodelZstd_LIBRARY_DIRS})
+        mark_as_advanced(MobilemodelZstd_INCLUDE_DIR MobilemodelZstd_LIBRARY)
+        if(MobilemodelZstd_INCLUDE_DIR AND MobilemodelZstd_LIBRARY)
+            set(MobilemodelZstd_TARGET ${MobilemodelZstd_LIBRARY})
+        endif()
+    endif()
+    if(MobilemodelZstd_TARGET)
+        add_library(MobilemodelZstd::MobilemodelZstd INTERFACE IMPORTED)
+        set_target_properties(MobilemodelZstd::MobilemodelZstd PROPERTIES
+            INTERFACE_LINK_LIBRARIES "${MobilemodelZstd_TARGET}"
+            INTERFACE_INCLUDE_DIRECTORIES "${MobilemodelZstd_INCLUDE_DIR}")
+    endif()
+else()
+    set(MobilemodelZstd_TARGET MobilemodelZstd::MobilemodelZstd)
+endif()
+
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(MobilemodelZstd REQUIRED_VARS MobilemodelZstd_TARGET)
