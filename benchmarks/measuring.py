@@ -86,20 +86,22 @@ def least_cpu(runs: Sequence[Run]) -> float:
 
 @dataclass(frozen=True)
 class Target:
-    """A figure and the most it may be."""
+    """A figure and the most it may be, or with ``least`` the least."""
 
     what: str
     found: float
     limit: float
     unit: str = ""
+    least: bool = False
 
     @property
     def met(self) -> bool:
-        return self.found <= self.limit
+        return self.found >= self.limit if self.least else self.found <= self.limit
 
     def __str__(self) -> str:
         state = "ok   " if self.met else "SHORT"
-        return f"{state} {self.what}: {self.found:.4g} of at most {self.limit:.5g}{self.unit and ' ' + self.unit}"
+        bound = "at least" if self.least else "at most"
+        return f"{state} {self.what}: {self.found:.4g} of {bound} {self.limit:.5g}{self.unit and ' ' + self.unit}"
 
 
 @dataclass
