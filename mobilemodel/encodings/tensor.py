@@ -13,7 +13,7 @@ from mobilemodel import dtypes
 from mobilemodel.encodings import affine, dense, matrix, palette
 from mobilemodel.encodings.payloads import PayloadSource
 from mobilemodel.errors import MalformedContentError
-from mobilemodel.layout import CodesLayout, elements_of, tensor_layout
+from mobilemodel.layout import CodesLayout, tensor_layout
 from mobilemodel.v1 import bundle_pb2 as pb
 
 SMALLEST_NORMAL = 2.0**-126
@@ -23,7 +23,8 @@ def decode_raw(source: PayloadSource, tensor: pb.Tensor) -> bytes | bytearray | 
     """The tensor's values as ONNX ``raw_data`` of its type."""
     if tensor.WhichOneof("encoding") == "dense":
         return dense.decode(source, tensor.dense, tensor.dtype, tensor.dims)
-    return np.ascontiguousarray(decode(source, tensor)).data.cast("B") if elements_of(tensor.dims) else b""
+    values = np.ascontiguousarray(decode(source, tensor))  # without elements too: its tables may be damaged
+    return values.data.cast("B") if values.size else b""
 
 
 def decode(source: PayloadSource, tensor: pb.Tensor) -> npt.NDArray[Any]:
