@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mobilemodel import dtypes, layout
+from mobilemodel import dtypes, layout, native
 from mobilemodel.container import Container, open_bytes, open_file, parse_message
 from mobilemodel.container.entries import KNOWN_CODECS
 from mobilemodel.container.validate import KNOWN_FEATURES, is_foreign
@@ -36,10 +36,13 @@ T = TypeVar("T")
 class Tensor:
     """One tensor of a bundle. Everything but the decoding methods is known without reading a payload."""
 
-    def __init__(self, source: payloads.PayloadSource, message: pb.Tensor, file: str | None) -> None:
+    def __init__(
+        self, source: payloads.PayloadSource, message: pb.Tensor, file: str | None, decoder: native.Decoder
+    ) -> None:
         self._source = source
         self._message = message
         self._file = file
+        self._decoder = decoder
 
     def __repr__(self) -> str:
         return f"<Tensor {self.name!r} {list(self.shape)} {dtypes.name(self._message.dtype)} {self.encoding}>"
@@ -121,7 +124,7 @@ class Tensor:
 
         Raises a MobileModelError naming file and tensor where a payload is damaged or not supported.
         """
-        return self._decoding(lambda: tensors.decode(self._source, self._message))
+        return self._decoding(self._decode)
 
     def raw(self) -> bytes | bytearray | memoryview:
         """Decode the values to ONNX ``raw_data``."""
@@ -171,6 +174,12 @@ class Tensor:
         """Check every payload and the rules of spec/tensors.md §7, block by block; raise the first failure."""
         self._decoding(lambda: tensors.verify(self._source, self._message))
 
+    def _decode(self) -> Array:
+        raw = self._decoder.decode(self.name, self.dtype_number) if self.elements else None
+        if raw is None:  # no C library, or one that leaves the error to us
+            return tensors.decode(self._source, self._message)
+        return dtypes.from_raw(raw.data, self.dtype_number, self.shape)
+
     def _codes(self) -> layout.CodesLayout:
         codes = self._plan.codes
         if codes is None:
@@ -212,6 +221,7 @@ class Bundle(Closing, Mapping[str, Tensor]):
         self.container = container
         self.file = file
         self._source = payloads.PoolCache(container)
+        self._decoder = native.Decoder(container)
         self._index = {message.name: message for message in container.manifest.tensors}
         self._tensors: dict[str, Tensor] = {}
 
@@ -219,7 +229,7 @@ class Bundle(Closing, Mapping[str, Tensor]):
         if name not in self._index:
             raise TensorNotFoundError("no such tensor", file=self.file, tensor=name)
         if name not in self._tensors:
-            self._tensors[name] = Tensor(self._source, self._index[name], self.file)
+            self._tensors[name] = Tensor(self._source, self._index[name], self.file, self._decoder)
         return self._tensors[name]
 
     def __eq__(self, other: object) -> bool:

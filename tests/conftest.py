@@ -22,6 +22,9 @@ from mobilemodel.v1 import bundle_pb2 as pb
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+# The tests are about the Python reader, unless they say otherwise.
+os.environ["MOBILEMODEL_NATIVE"] = ""
+
 settings.register_profile("ci", derandomize=True, max_examples=40, deadline=None)
 settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

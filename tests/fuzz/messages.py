@@ -99,7 +99,9 @@ def change(message: Message, random: Random) -> None:
 
 
 def _holds_only_unset(holder: Message, field: Any) -> bool:
-    return not (len(getattr(holder, field.name)) if _repeated(field) else holder.HasField(field.name))
+    if _repeated(field):
+        return not len(getattr(holder, field.name))
+    return not holder.HasField(field.name) if field.has_presence else not getattr(holder, field.name)
 
 
 def _repeated(field: Any) -> bool:
