@@ -42,9 +42,7 @@ static inline buffer buffer_of(uint64_t size, size_t skew) {
     return out;
 }
 
-static inline void release(buffer *old) {
-    free(old->memory);
-}
+static inline void release(buffer *old) { free(old->memory); }
 
 /* The parts. */
 void exercise_tensor(const mm_bundle *bundle, const mm_tensor *tensor, choices *from);

@@ -2,9 +2,7 @@
 
 #include <string.h>
 
-uint8_t draw(drawing *from) {
-    return from->at < from->end ? *from->at++ : 0;
-}
+uint8_t draw(drawing *from) { return from->at < from->end ? *from->at++ : 0; }
 
 uint64_t draw_below(drawing *from, uint64_t limit) {
     uint64_t number = draw(from);

@@ -5,9 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-bool same_float(float a, float b) {
-    return isnan(a) ? isnan(b) : a == b && !signbit(a) == !signbit(b);
-}
+bool same_float(float a, float b) { return isnan(a) ? isnan(b) : a == b && !signbit(a) == !signbit(b); }
 
 static uint64_t bytes_of(uint64_t elements, uint32_t bits) {
     return elements / 8 * bits + (elements % 8 * bits + 7) / 8;

@@ -24,9 +24,7 @@ typedef struct input {
     const uint8_t *at, *end;
 } input;
 
-static uint8_t next_byte(input *in) {
-    return in->at < in->end ? *in->at++ : 0;
-}
+static uint8_t next_byte(input *in) { return in->at < in->end ? *in->at++ : 0; }
 
 static uint64_t next_varint(input *in) {
     uint64_t number = 0;

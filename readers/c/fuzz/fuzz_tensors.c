@@ -86,9 +86,7 @@ static void draw_codes(drawing *from, geometry *shape, bool vectors) {
     shape->codes = segment > 0 ? shape->columns / segment * shape->subvectors : 0;
 }
 
-static size_t row_bytes(uint64_t width, uint32_t depth) {
-    return (size_t)(width * depth + 7) / 8;
-}
+static size_t row_bytes(uint64_t width, uint32_t depth) { return (size_t)(width * depth + 7) / 8; }
 
 /* One block; a split one as its plane, then the codes of the plane's ones. */
 static void add_block(drawing *from, const geometry *shape, uint64_t rows) {

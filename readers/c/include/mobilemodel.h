@@ -157,13 +157,13 @@ MM_API mm_status mm_source_at(const mm_bundle *bundle, uint32_t index, mm_source
 
 typedef struct mm_value {
     mm_bytes name;
-    uint32_t dtype;      /* onnx.TensorProto.DataType; 0: not a tensor */
-    bool has_shape;      /* false: the rank is not known */
+    uint32_t dtype; /* onnx.TensorProto.DataType; 0: not a tensor */
+    bool has_shape; /* false: the rank is not known */
     mm_section dimensions;
 } mm_value;
 
 typedef struct mm_dimension {
-    bool has_size;   /* at most one of both; neither: not known */
+    bool has_size; /* at most one of both; neither: not known */
     bool has_symbol;
     uint64_t size;
     mm_bytes symbol;
@@ -171,7 +171,8 @@ typedef struct mm_dimension {
 
 MM_API mm_status mm_input_at(const mm_bundle *bundle, uint32_t index, mm_value *value);
 MM_API mm_status mm_output_at(const mm_bundle *bundle, uint32_t index, mm_value *value);
-MM_API mm_status mm_dimension_at(const mm_bundle *bundle, const mm_value *value, uint32_t index, mm_dimension *dimension);
+MM_API mm_status mm_dimension_at(const mm_bundle *bundle, const mm_value *value, uint32_t index,
+                                 mm_dimension *dimension);
 
 /* spec/preprocessing.md. Enumerations are the schema's numbers. */
 typedef struct mm_preprocessing {
@@ -295,20 +296,20 @@ MM_API uint64_t mm_decode_scratch(const mm_bundle *bundle, const mm_tensor *tens
  * MM_USAGE: the type, the range, or a buffer that is too small; for types below 8 bits also a range that does not begin
  * at a byte. Otherwise the checks 12 to 16 of spec/container.md §6 with the payloads that the range needs.
  */
-MM_API mm_status mm_decode(const mm_bundle *bundle, const mm_tensor *tensor, uint32_t type, uint64_t first, uint64_t count,
-                           void *out, size_t out_size, void *scratch, size_t scratch_size);
+MM_API mm_status mm_decode(const mm_bundle *bundle, const mm_tensor *tensor, uint32_t type, uint64_t first,
+                           uint64_t count, void *out, size_t out_size, void *scratch, size_t scratch_size);
 
 /*
  * Decode the rows first .. first + count - 1 of the matrix of codes: count x columns values of MM_FLOAT or MM_FLOAT16,
  * in the matrix's own order. The way to stream a layer: rows_per_block rows at a time read each block once. MM_USAGE
  * for a dense tensor.
  */
-MM_API mm_status mm_decode_rows(const mm_bundle *bundle, const mm_tensor *tensor, uint32_t type, uint64_t first, uint64_t count,
-                                void *out, size_t out_size, void *scratch, size_t scratch_size);
+MM_API mm_status mm_decode_rows(const mm_bundle *bundle, const mm_tensor *tensor, uint32_t type, uint64_t first,
+                                uint64_t count, void *out, size_t out_size, void *scratch, size_t scratch_size);
 
 /* The codes of rows first .. first + count - 1: count x codes_per_row numbers. out_count: numbers that out holds. */
-MM_API mm_status mm_codes(const mm_bundle *bundle, const mm_tensor *tensor, uint64_t first, uint64_t count, uint32_t *out,
-                          size_t out_count, void *scratch, size_t scratch_size);
+MM_API mm_status mm_codes(const mm_bundle *bundle, const mm_tensor *tensor, uint64_t first, uint64_t count,
+                          uint32_t *out, size_t out_count, void *scratch, size_t scratch_size);
 
 /* Tables x entries x vector values as they are stored, of table_type. tensor->tables.size bytes. */
 MM_API mm_status mm_tables(const mm_bundle *bundle, const mm_tensor *tensor, void *out, size_t out_size, void *scratch,
@@ -326,20 +327,21 @@ MM_API mm_status mm_zeros(const mm_bundle *bundle, const mm_tensor *tensor, void
 /* ---- fully connected layers */
 
 /*
- * y = W x + bias, where W is the tensor as a matrix: its first axis by the product of the others. x has a value for each
- * column, y and bias (which may be NULL) one for each row of W.
+ * y = W x + bias, where W is the tensor as a matrix: its first axis by the product of the others. x has a value for
+ * each column, y and bias (which may be NULL) one for each row of W.
  *
- * Palettes, affine and dense tensors are used as they lie in the file, one block at a time, and no row is decoded where a
- * kernel computes on its codes. Against W decoded, summed in any order, y differs by at most 1e-5 x sum |w x|; x is to be
- * finite (columns whose weight is 0 may be skipped).
+ * Palettes, affine and dense tensors are used as they lie in the file, one block at a time, and no row is decoded where
+ * a kernel computes on its codes. Against W decoded, summed in any order, y differs by at most 1e-5 x sum |w x|; x is
+ * to be finite (columns whose weight is 0 may be skipped).
  *
  * FLOAT, FLOAT16 and BFLOAT16 tensors. MM_USAGE: another type, a count that is not W's, a scratch that is too small,
  * or a matrix of codes whose rows are neither rows nor columns of W.
  */
-MM_API mm_status mm_fc(const mm_bundle *bundle, const mm_tensor *tensor, const float *x, size_t x_count, const float *bias,
-                       float *y, size_t y_count, void *scratch, size_t scratch_size);
+MM_API mm_status mm_fc(const mm_bundle *bundle, const mm_tensor *tensor, const float *x, size_t x_count,
+                       const float *bias, float *y, size_t y_count, void *scratch, size_t scratch_size);
 
-/* The same for W transposed: the weights of a MatMul, inputs by outputs. x has a value for each row, y one for each column. */
+/* The same for W transposed: the weights of a MatMul, inputs by outputs. x has a value for each row, y for each column.
+ */
 MM_API mm_status mm_fc_transposed(const mm_bundle *bundle, const mm_tensor *tensor, const float *x, size_t x_count,
                                   const float *bias, float *y, size_t y_count, void *scratch, size_t scratch_size);
 
@@ -347,17 +349,17 @@ MM_API mm_status mm_fc_transposed(const mm_bundle *bundle, const mm_tensor *tens
 MM_API uint64_t mm_fc_scratch(const mm_bundle *bundle, const mm_tensor *tensor);
 
 /*
- * For layers that run often: tables, scales, zero points and packed codes, decompressed and checked once, as they stand in
- * raw payloads one after the other. AlexNet's fc6 at 4 bits takes 18.9 MB so, of 151 MB in 32-bit floats.
+ * For layers that run often: tables, scales, zero points and packed codes, decompressed and checked once, as they stand
+ * in raw payloads one after the other. AlexNet's fc6 at 4 bits takes 18.9 MB so, of 151 MB in 32-bit floats.
  */
 MM_API uint64_t mm_packed_size(const mm_bundle *bundle, const mm_tensor *tensor);
-MM_API mm_status mm_pack(const mm_bundle *bundle, const mm_tensor *tensor, void *packed, size_t packed_size, void *scratch,
-                         size_t scratch_size);
+MM_API mm_status mm_pack(const mm_bundle *bundle, const mm_tensor *tensor, void *packed, size_t packed_size,
+                         void *scratch, size_t scratch_size);
 
 /* mm_fc, mm_fc_transposed, with packed instead of the file's payloads. MM_USAGE for a dense tensor. */
 MM_API mm_status mm_fc_packed(const mm_bundle *bundle, const mm_tensor *tensor, const void *packed, size_t packed_size,
-                              bool transposed, const float *x, size_t x_count, const float *bias, float *y, size_t y_count,
-                              void *scratch, size_t scratch_size);
+                              bool transposed, const float *x, size_t x_count, const float *bias, float *y,
+                              size_t y_count, void *scratch, size_t scratch_size);
 
 /* ---- graph, labels, report */
 
@@ -369,7 +371,7 @@ MM_API int64_t mm_content_size(const mm_bundle *bundle, mm_content content);
 /* Bytes of scratch for mm_read_content and mm_mean_picture. */
 MM_API uint64_t mm_content_scratch(const mm_bundle *bundle);
 
-/* The raw bytes: a serialised onnx.ModelProto; UTF-8 lines (MM_MALFORMED_CONTENT where they are not); JSON, not parsed. */
+/* The raw bytes: an onnx.ModelProto; UTF-8 lines (MM_MALFORMED_CONTENT where they are not); JSON, not parsed. */
 MM_API mm_status mm_read_content(const mm_bundle *bundle, mm_content content, void *out, size_t out_size, void *scratch,
                                  size_t scratch_size);
 
@@ -377,13 +379,14 @@ MM_API mm_status mm_read_content(const mm_bundle *bundle, mm_content content, vo
 MM_API mm_status mm_label(const void *labels, size_t size, uint32_t index, mm_bytes *label);
 
 /* The mean picture: height x width x channels values. MM_USAGE where there is none, or where out holds fewer. */
-MM_API mm_status mm_mean_picture(const mm_bundle *bundle, const mm_preprocessing *preprocessing, float *out, size_t out_count,
-                                 void *scratch, size_t scratch_size);
+MM_API mm_status mm_mean_picture(const mm_bundle *bundle, const mm_preprocessing *preprocessing, float *out,
+                                 size_t out_count, void *scratch, size_t scratch_size);
 
 /* Which kernels this processor runs: "plain", "neon", "neon-crc", "neon-fp16", "sse4", "avx2". */
 MM_API const char *mm_kernels_name(void);
 
-/* For bindings of other languages, which hold the structs as bytes: MM_VERSION of the library that was loaded, and sizes. */
+/* For bindings of other languages, which hold the structs as bytes: MM_VERSION of the library that was loaded, and
+ * sizes. */
 MM_API const char *mm_version(void);
 MM_API size_t mm_bundle_size(void);
 MM_API size_t mm_tensor_size(void);

@@ -6,9 +6,9 @@
 #include <zlib.h>
 
 enum {
-    HEADER_CHUNK = 8,    /* IHDR, behind the signature */
+    HEADER_CHUNK = 8, /* IHDR, behind the signature */
     HEADER_CRC = 29,
-    DATA_CHUNK = 33,     /* IDAT: length, type, data, CRC */
+    DATA_CHUNK = 33, /* IDAT: length, type, data, CRC */
     DATA = 41,
     END_CHUNK_SIZE = 12, /* IEND */
     CHUNK_CRC_SIZE = 4,
@@ -63,8 +63,7 @@ static uint8_t paeth(int a, int b, int c) {
 /* Undo a row's filter in place. above is NULL for the first row, which has zeros above it. */
 static bool undo_filter(uint8_t filter, uint8_t *row, const uint8_t *above, size_t size) {
     switch (filter) {
-    case 0:
-        return true;
+    case 0: return true;
     case 1:
         for (size_t i = 1; i < size; i++) {
             row[i] = (uint8_t)(row[i] + row[i - 1]);
@@ -84,8 +83,7 @@ static bool undo_filter(uint8_t filter, uint8_t *row, const uint8_t *above, size
             row[i] = (uint8_t)(row[i] + (filter == 3 ? (left + up) / 2 : paeth(left, up, corner)));
         }
         return true;
-    default:
-        return false;
+    default: return false;
     }
 }
 

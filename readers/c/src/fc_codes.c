@@ -25,9 +25,7 @@ static bool serves(const mm_tensor *tensor, const mm_parameters *parameters) {
     return kernel && !matrix->split && matrix->vector == 1 && mm_stretches_begin_at(tensor, unit);
 }
 
-static uint64_t scratch_of(const mm_tensor *tensor) {
-    return mm_piece(tensor->matrix.columns * sizeof(float));
-}
+static uint64_t scratch_of(const mm_tensor *tensor) { return mm_piece(tensor->matrix.columns * sizeof(float)); }
 
 static bool prepare(mm_layer *layer, mm_arena *scratch) {
     const mm_matrix *matrix = &layer->tensor->matrix;

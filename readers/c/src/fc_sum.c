@@ -6,9 +6,7 @@
 /* So many rows are summed up in binary32, before their sums are added to those in binary64. */
 enum { ROWS_AT_A_TIME = 256 };
 
-uint64_t mm_sums_scratch(uint64_t count) {
-    return mm_piece(count * sizeof(float)) + mm_piece(count * sizeof(double));
-}
+uint64_t mm_sums_scratch(uint64_t count) { return mm_piece(count * sizeof(float)) + mm_piece(count * sizeof(double)); }
 
 bool mm_start_sums(uint64_t count, mm_arena *scratch, mm_sums *sums) {
     *sums = (mm_sums){.count = count};

@@ -1,8 +1,23 @@
 #include "framing.h"
 
-#include "payload.h"
+#include "bytes.h"
 
 enum { ALIGNMENT = 64, TAG_PADDING = 0x22, TAG_PAYLOAD = 0x2A };
+
+/* Where the values of an entry's fixed-width fields stand, from the entry's tag on (container.md §3). */
+enum { AT_OFFSET = 4, AT_STORED_SIZE = 13, AT_RAW_SIZE = 18, AT_CRC32 = 23, AT_CODEC = 28 };
+
+mm_payload mm_entry(const mm_bundle *bundle, uint32_t index) {
+    const uint8_t *entry = bundle->manifest.data + bundle->payloads.start + (size_t)index * MM_ENTRY_STRIDE;
+    mm_payload payload = {
+        .offset = mm_load64(entry + AT_OFFSET),
+        .stored_size = mm_load32(entry + AT_STORED_SIZE),
+        .raw_size = mm_load32(entry + AT_RAW_SIZE),
+        .crc32 = mm_load32(entry + AT_CRC32),
+        .codec = mm_load32(entry + AT_CODEC),
+    };
+    return payload;
+}
 
 mm_frame mm_frame_at(uint64_t position, uint32_t stored_size) {
     mm_frame frame = {0, 2, 0};

@@ -1,8 +1,13 @@
-/* Where payloads stand in the file: spec/container.md §2. */
+/* Payload entries, and where payloads stand in the file: spec/container.md §2 and §3. */
 #ifndef MM_FRAMING_H
 #define MM_FRAMING_H
 
 #include "mobilemodel.h"
+
+#define MM_ENTRY_STRIDE 32u /* bytes from one payload entry to the next (spec/container.md §3) */
+
+/* The entry of a payload whose index is known to be below the number of payloads. */
+mm_payload mm_entry(const mm_bundle *bundle, uint32_t index);
 
 /* The bytes between the field before a payload and the payload's first byte. */
 typedef struct mm_frame {

@@ -38,6 +38,7 @@ typedef struct mm_rule {
     uint8_t message; /* of MESSAGE: which one */
 } mm_rule;
 
+/* clang-format off */
 #define NUMBER_OF(width) {.kind = NUMBER, .bits = (width)}
 #define BOOL NUMBER_OF(1)
 #define INT31 NUMBER_OF(31) /* int32 and enum */
@@ -140,6 +141,7 @@ static const mm_rule dense_rules[] = {
 };
 
 static const mm_rule loss_rules[] = {[LOSS_SQNR_MILLIDB] = UINT32, [LOSS_LARGEST_ERROR] = {.kind = WIDTH32}};
+/* clang-format on */
 
 static const mm_rule tensor_rules[] = {
     [TENSOR_NAME] = {.kind = TEXT},

@@ -30,16 +30,14 @@ typedef struct mm_slot {
  * -1 (a sint32 has MM_TO_SINT32 instead); mm_bytes a text; mm_section the members of a repeated field.
  */
 #define MM_SLOT(type, member)                                                                                          \
-    {                                                                                                                  \
-        _Generic(((type *)NULL)->member,                                                                               \
-            bool: MM_TO_BOOL,                                                                                          \
-            uint32_t: MM_TO_UINT32,                                                                                    \
-            uint64_t: MM_TO_UINT64,                                                                                    \
-            int32_t: MM_TO_INDEX,                                                                                      \
-            mm_bytes: MM_TO_BYTES,                                                                                     \
-            mm_section: MM_TO_SECTION),                                                                                \
-            offsetof(type, member)                                                                                     \
-    }
+    {_Generic(((type *)NULL)->member,                                                                                  \
+         bool: MM_TO_BOOL,                                                                                             \
+         uint32_t: MM_TO_UINT32,                                                                                       \
+         uint64_t: MM_TO_UINT64,                                                                                       \
+         int32_t: MM_TO_INDEX,                                                                                         \
+         mm_bytes: MM_TO_BYTES,                                                                                        \
+         mm_section: MM_TO_SECTION),                                                                                   \
+     offsetof(type, member)}
 
 /* Bring the fields of a message to their members of *out; those whose fields it does not have stay as they are. Returns
  * a bit for each field below number 32 that it has, in the table or not: mm_has asks for one. */

@@ -4,21 +4,6 @@
 #include "framing.h"
 #include "kernels/kernels.h"
 
-/* Where the values of an entry's fixed-width fields stand, from the entry's tag on (container.md §3). */
-enum { AT_OFFSET = 4, AT_STORED_SIZE = 13, AT_RAW_SIZE = 18, AT_CRC32 = 23, AT_CODEC = 28 };
-
-mm_payload mm_entry(const mm_bundle *bundle, uint32_t index) {
-    const uint8_t *entry = bundle->manifest.data + bundle->payloads.start + (size_t)index * MM_ENTRY_STRIDE;
-    mm_payload payload = {
-        .offset = mm_load64(entry + AT_OFFSET),
-        .stored_size = mm_load32(entry + AT_STORED_SIZE),
-        .raw_size = mm_load32(entry + AT_RAW_SIZE),
-        .crc32 = mm_load32(entry + AT_CRC32),
-        .codec = mm_load32(entry + AT_CODEC),
-    };
-    return payload;
-}
-
 uint64_t mm_codec_scratch(void) { return mm_max(mm_zlib_scratch(), mm_zstd_scratch()); }
 
 static mm_status check_codec(uint32_t codec) {
@@ -60,12 +45,9 @@ static mm_status decode_bytes(const mm_payload *payload, const uint8_t *stored, 
             memcpy(out, stored, payload->raw_size);
         }
         return MM_OK;
-    case MM_ZLIB:
-        return mm_decode_zlib(stored, payload->stored_size, out, payload->raw_size, scratch);
-    case MM_ZSTD:
-        return mm_decode_zstd(stored, payload->stored_size, out, payload->raw_size, scratch);
-    default: /* mm_open refuses a PNG that is to be bytes */
-        return MM_UNSUPPORTED_CODEC;
+    case MM_ZLIB: return mm_decode_zlib(stored, payload->stored_size, out, payload->raw_size, scratch);
+    case MM_ZSTD: return mm_decode_zstd(stored, payload->stored_size, out, payload->raw_size, scratch);
+    default: /* mm_open refuses a PNG that is to be bytes */ return MM_UNSUPPORTED_CODEC;
     }
 }
 

@@ -3,11 +3,9 @@
 #define MM_PAYLOAD_H
 
 #include "arena.h"
-#include "mobilemodel.h"
+#include "framing.h"
 
 enum { MM_STORED = 0, MM_ZLIB = 1, MM_PNG = 2, MM_ZSTD = 3 };
-
-#define MM_ENTRY_STRIDE 32u /* bytes from one payload entry to the next (spec/container.md §3) */
 
 /* What zlib or libzstd take of the scratch while they work; 64-byte pieces included. */
 uint64_t mm_codec_scratch(void);
@@ -21,9 +19,6 @@ typedef struct mm_packed_shape {
 } mm_packed_shape;
 
 static inline uint64_t mm_row_bytes(mm_packed_shape shape) { return ((uint64_t)shape.width * shape.depth + 7) / 8; }
-
-/* The entry of a payload whose index is known to be below the number of payloads. */
-mm_payload mm_entry(const mm_bundle *bundle, uint32_t index);
 
 /* MM_OK, or MM_UNSUPPORTED_CODEC for a codec that this build does not know (check 13). */
 mm_status mm_check_codec(const mm_bundle *bundle, uint32_t index);

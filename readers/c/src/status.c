@@ -6,7 +6,8 @@ static const struct {
     mm_status status;
     int exit_code; /* spec/errors.md §3 */
     const char *name;
-} statuses[] = { /* MM_ERROR first: it stands for all else */
+} statuses[] = {
+    /* MM_ERROR first: it stands for all else */
     {MM_ERROR, 1, "ERROR"},
     {MM_OK, 0, "OK"},
     {MM_NOT_A_BUNDLE, 3, "NOT_A_BUNDLE"},

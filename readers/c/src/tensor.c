@@ -10,8 +10,8 @@ enum { SMALL_DENSE = 4096, MAX_ENTRIES = 65536, MAX_TABLE_VALUES = 1 << 24, SLIC
 /* ------------------------------------------------------------------------------------------------ types, sizes */
 
 uint32_t mm_type_bits(uint32_t dtype) {
-    static const uint8_t bits[] = {0,  32, 8,  8,   16, 16, 32, 64, 0, 8, 16, 64, 32, 64,
-                                   64, 128, 16, 8,  8,  8,  8,  4,  4, 4, 8,  2,  2};
+    static const uint8_t bits[] = {0,  32,  8,  8, 16, 16, 32, 64, 0, 8, 16, 64, 32, 64,
+                                   64, 128, 16, 8, 8,  8,  8,  4,  4, 4, 8,  2,  2};
     return dtype < sizeof bits ? bits[dtype] : 0;
 }
 
@@ -73,8 +73,8 @@ static uint32_t float_size(uint32_t type) { return type == MM_TYPE_F16 ? 2 : typ
 
 /* tensors.md §4; chunk_elements as it stands */
 static mm_status check_dense(const mm_limits *limits, mm_tensor *tensor, uint64_t chunk_elements) {
-    const bool widened = tensor->dtype == MM_FLOAT &&
-                         (tensor->stored_dtype == MM_FLOAT16 || tensor->stored_dtype == MM_BFLOAT16);
+    const bool widened =
+        tensor->dtype == MM_FLOAT && (tensor->stored_dtype == MM_FLOAT16 || tensor->stored_dtype == MM_BFLOAT16);
     if (tensor->stored_dtype != tensor->dtype && !widened) {
         return MM_MALFORMED_MANIFEST;
     }

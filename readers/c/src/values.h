@@ -42,11 +42,11 @@ int32_t mm_zero_at(const mm_tensor *tensor, const mm_parameters *parameters, uin
  * own. In a tensor of FLOAT16 the values are rounded to it, in f32 as well.
  */
 #define MM_LOOKUP_ENTRIES 256u
-#define MM_NO_LOOKUP UINT32_MAX
-#define MM_UNSCALED (UINT32_MAX - 1) /* for scale: entries of a palette as they stand, neither scaled nor rounded */
+#define MM_NO_LOOKUP      UINT32_MAX
+#define MM_UNSCALED       (UINT32_MAX - 1) /* for scale: entries as they stand, neither scaled nor rounded */
 typedef struct mm_lookup {
-    uint32_t table, scale;           /* which ones it was made of; MM_NO_LOOKUP: none yet */
-    bool halves;                     /* every value is a binary16 value: f16 holds the same values as f32 */
+    uint32_t table, scale; /* which ones it was made of; MM_NO_LOOKUP: none yet */
+    bool halves;           /* every value is a binary16 value: f16 holds the same values as f32 */
     uint16_t background_f16;
     float background_f32;
     float f32[MM_LOOKUP_ENTRIES];    /* scaled; +0.0 (scaled) from entry E on, up to 2^depth, or up to 16 */
@@ -70,7 +70,7 @@ typedef struct mm_run {
 mm_run mm_run_at(const mm_tensor *tensor, uint64_t row, uint64_t column, uint64_t end);
 
 /*
- * Values of columns first .. first + count - 1 of a row of a block, as MM_FLOAT or MM_FLOAT16; out is aligned for them.
+ * Values of columns first .. first + count - 1 of a row of a block, of type MM_FLOAT or MM_FLOAT16.
  * In a split stream columns are taken in ascending order: first is the column behind the last call's, 0 on a new row.
  */
 void mm_decode_columns(const mm_tensor *tensor, const mm_parameters *parameters, mm_row *row, mm_lookup *lookup,

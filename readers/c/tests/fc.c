@@ -31,9 +31,7 @@ static uint32_t next_random(void) {
 }
 
 /* -1 to 1 */
-static float random_value(void) {
-    return (float)(int32_t)next_random() * 0x1p-31f;
-}
+static float random_value(void) { return (float)(int32_t)next_random() * 0x1p-31f; }
 
 static void *allocate(size_t size) {
     void *block = malloc(size);
@@ -115,9 +113,7 @@ static double half_value(uint16_t half) {
     return half & 0x8000 ? -value : value;
 }
 
-static uint16_t random_half(void) {
-    return (uint16_t)(next_random() & 0xBFFF); /* below 2 */
-}
+static uint16_t random_half(void) { return (uint16_t)(next_random() & 0xBFFF); /* below 2 */ }
 
 /* ------------------------------------------------------------------------------------------------ packed rows */
 

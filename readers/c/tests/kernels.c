@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GUARD 64
+#define GUARD  64
 #define HALVES 65536u
 
 static unsigned passed, failed;

@@ -123,9 +123,9 @@ static mm_status tensor_of(session *served, request *from, mm_tensor *tensor) {
 static mm_status open_bundle(session *served, request *from, buffer *out) {
     (void)out;
     mm_limits limits = mm_default_limits();
-    uint32_t *fields[] = {&limits.file,   &limits.manifest, &limits.tensors, &limits.payloads, &limits.elements,
-                          &limits.block,  &limits.table,    &limits.graph,   &limits.labels,   &limits.report,
-                          &limits.mean_picture, &limits.uses, &limits.values};
+    uint32_t *fields[] = {&limits.file,         &limits.manifest, &limits.tensors, &limits.payloads, &limits.elements,
+                          &limits.block,        &limits.table,    &limits.graph,   &limits.labels,   &limits.report,
+                          &limits.mean_picture, &limits.uses,     &limits.values};
     bool given = false;
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         uint32_t value = (uint32_t)number(from, 4);
@@ -166,8 +166,8 @@ static mm_status dump(session *served, request *from, buffer *out) {
     return status;
 }
 
-/* Where each tensor's message starts: by mm_next, by mm_tensor_at, and by mm_find with the names of the request, each of
- * which ends with NUL */
+/* Where each tensor's message starts: by mm_next, by mm_tensor_at, and by mm_find with the names of the request, each
+ * of which ends with NUL */
 static mm_status walk(session *served, request *from, buffer *out) {
     uint32_t count = served->bundle.tensors.count;
     *out = buffer_of((uint64_t)count * 12);
@@ -202,8 +202,15 @@ static mm_status facts(session *served, request *from, buffer *out) {
     }
     const mm_bundle *bundle = &served->bundle;
     const uint64_t shown[] = {
-        tensor.encoding, tensor.status, tensor.dtype, tensor.rank, tensor.elements, mm_slices(&tensor),
-        mm_decode_scratch(bundle, &tensor), mm_fc_scratch(bundle, &tensor), mm_packed_size(bundle, &tensor),
+        tensor.encoding,
+        tensor.status,
+        tensor.dtype,
+        tensor.rank,
+        tensor.elements,
+        mm_slices(&tensor),
+        mm_decode_scratch(bundle, &tensor),
+        mm_fc_scratch(bundle, &tensor),
+        mm_packed_size(bundle, &tensor),
     };
     *out = buffer_of(sizeof shown);
     memcpy(out->data, shown, sizeof shown); /* little-endian, as all hosts of the tests */
@@ -244,7 +251,9 @@ static mm_status decode(session *served, request *from, buffer *out) {
     void *values = out->data, *work = scratch.data;
     switch (what) {
     case VALUES: status = mm_decode(bundle, &tensor, type, first, count, values, out->size, work, scratch.size); break;
-    case ROWS: status = mm_decode_rows(bundle, &tensor, type, first, count, values, out->size, work, scratch.size); break;
+    case ROWS:
+        status = mm_decode_rows(bundle, &tensor, type, first, count, values, out->size, work, scratch.size);
+        break;
     case CODES: status = mm_codes(bundle, &tensor, first, count, values, out->size / 4, work, scratch.size); break;
     case TABLES: status = mm_tables(bundle, &tensor, values, out->size, work, scratch.size); break;
     case SCALES: status = mm_scales(bundle, &tensor, values, out->size, work, scratch.size); break;
@@ -256,8 +265,8 @@ static mm_status decode(session *served, request *from, buffer *out) {
 
 enum { TRANSPOSED = 1, PACKED = 2, WITH_BIAS = 4 };
 
-static mm_status fully_connected(const mm_bundle *bundle, const mm_tensor *tensor, unsigned flags, buffer x, buffer bias,
-                                 buffer y, uint64_t packed_cut, buffer scratch) {
+static mm_status fully_connected(const mm_bundle *bundle, const mm_tensor *tensor, unsigned flags, buffer x,
+                                 buffer bias, buffer y, uint64_t packed_cut, buffer scratch) {
     const float *inputs = (const float *)(const void *)x.data;
     const float *added = flags & WITH_BIAS ? (const float *)(const void *)bias.data : NULL;
     float *outputs = (float *)(void *)y.data;
@@ -278,8 +287,8 @@ static mm_status fully_connected(const mm_bundle *bundle, const mm_tensor *tenso
     return status;
 }
 
-/* u32 tensor, u8 flags, u64 cut of the scratch, u64 cut of the packed codes, u32 inputs, u32 outputs; the inputs, and with
- * a bias as many values as there are outputs */
+/* u32 tensor, u8 flags, u64 cut of the scratch, u64 cut of the packed codes, u32 inputs, u32 outputs; the inputs, and
+ * with a bias as many values as there are outputs */
 static mm_status fc(session *served, request *from, buffer *out) {
     mm_tensor tensor;
     mm_status status = tensor_of(served, from, &tensor);

@@ -9,7 +9,7 @@ array array_of_bits(unsigned bits) {
 }
 
 array array_of_type(uint32_t dtype) {
-    static const uint8_t bits[] = {0,  32, 8,  8,   16, 16, 32, 64, 0, 8, 16, 64, 32, 64,
+    static const uint8_t bits[] = {0,  32,  8,  8, 16, 16, 32, 64, 0, 8, 16, 64, 32, 64,
                                    64, 128, 16, 8, 8,  8,  8,  4,  4, 4, 8,  2,  2};
     enum { COMPLEX64 = 14, COMPLEX128 = 15 };
     array made = array_of_bits(dtype < sizeof bits ? bits[dtype] : 0);

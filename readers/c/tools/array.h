@@ -3,15 +3,15 @@
 #ifndef ARRAY_H
 #define ARRAY_H
 
-#include "json.h"
 #include "hash.h"
+#include "json.h"
 
 enum { ARRAY_FIRST = 8, ARRAY_WIDEST = 16 }; /* elements that are shown; bytes of a COMPLEX128 */
 
 typedef struct array {
     sha256_state hash;
-    unsigned bits;         /* of an element */
-    bool is_complex;       /* two numbers in an element */
+    unsigned bits;   /* of an element */
+    bool is_complex; /* two numbers in an element */
     uint8_t first[ARRAY_FIRST * ARRAY_WIDEST];
     size_t kept;
 } array;

@@ -5,7 +5,7 @@
  * Leaves with 0 where the bundle opens; else with the status's name on stderr, and 1 damaged, 2 wrong call,
  * 3 malformed, 4 not supported.
  */
-#define _POSIX_C_SOURCE 200809L
+#define _POSIX_C_SOURCE   200809L
 #define _FILE_OFFSET_BITS 64
 
 #include <fcntl.h>

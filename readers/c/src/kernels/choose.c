@@ -21,6 +21,7 @@
  * Where a column says plain: 8-bit codes are looked up faster one by one than in tables of bytes (but for halves on
  * aarch64), and NEON of armv7 flushes subnormal products.
  */
+/* clang-format off */
 #define KERNELS(ROW)                                                                                                   \
     /*  member              function          aarch64              armv7  x86-64 */                                    \
     /*                                        fp16   crc    neon   neon   avx2   sse4 */                               \
@@ -63,6 +64,7 @@
     ROW(dot_split,          dot_split,        neon,  neon,  neon,  neon,  avx2,  sse4)                                 \
     ROW(inner_products,     inner_products,   plain, plain, plain, plain, plain, plain)                                \
     ROW(sum_products8,      sum_products8,    neon,  neon,  neon,  neon,  avx2,  sse4)
+/* clang-format on */
 
 #define PLAIN(member, name, fp16, crc, neon64, neon32, avx2, sse4) .member = mm_plain_##name,
 #if defined(MM_WITH_TWINS)
@@ -76,8 +78,8 @@ static bool always(void) { return true; }
 #if defined(MM_ON_AARCH64)
 
 #define NEON_FP16(member, name, fp16, crc, neon64, neon32, avx2, sse4) .member = mm_##fp16##_##name,
-#define NEON_CRC(member, name, fp16, crc, neon64, neon32, avx2, sse4) .member = mm_##crc##_##name,
-#define NEON(member, name, fp16, crc, neon64, neon32, avx2, sse4) .member = mm_##neon64##_##name,
+#define NEON_CRC(member, name, fp16, crc, neon64, neon32, avx2, sse4)  .member = mm_##crc##_##name,
+#define NEON(member, name, fp16, crc, neon64, neon32, avx2, sse4)      .member = mm_##neon64##_##name,
 static const mm_kernels neon_fp16 = {.name = "neon-fp16", KERNELS(NEON_FP16)};
 static const mm_kernels neon_crc = {.name = "neon-crc", KERNELS(NEON_CRC)};
 static const mm_kernels neon = {.name = "neon", KERNELS(NEON)};

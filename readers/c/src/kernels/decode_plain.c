@@ -58,9 +58,7 @@ void mm_plain_unpack8(const uint8_t *row, size_t first, size_t count, uint8_t *c
         for (; i + 8 <= count; i += 8) {                                                                               \
             uint64_t eight = mm_load64(codes + i);                                                                     \
             type values[8];                                                                                            \
-            _Pragma("GCC unroll 8") for (int j = 0; j < 8; j++) {                                                      \
-                values[j] = table[eight >> 8 * j & 0xFF];                                                              \
-            }                                                                                                          \
+            _Pragma("GCC unroll 8") for (int j = 0; j < 8; j++) { values[j] = table[eight >> 8 * j & 0xFF]; }          \
             memcpy(out + i, values, sizeof values);                                                                    \
         }                                                                                                              \
         for (; i < count; i++) {                                                                                       \

@@ -17,8 +17,8 @@
 #define MM_VECTOR(name) mm_neon_##name
 #else
 #define SIMDE_ENABLE_NATIVE_ALIASES
-#include <simde/arm/neon.h>
 #include <immintrin.h>
+#include <simde/arm/neon.h>
 #define MM_ON_X86 1
 #ifdef __AVX2__
 #define MM_VECTOR(name) mm_avx2_##name

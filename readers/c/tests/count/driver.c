@@ -1,6 +1,6 @@
 /*
- * Runs one kernel once: `mm-count NUMBER COLUMNS`; alone it lists what there is, a line "name weights" each. count.py runs it
- * under qemu with two numbers of columns: what the second run has more is the kernel's cost per weight.
+ * Runs one kernel once: `mm-count NUMBER COLUMNS`; alone it lists what there is, a line "name weights" each. count.py
+ * runs it under qemu with two numbers of columns: what the second run has more is the kernel's cost per weight.
  *
  * To add a kernel, add a CASE: its name, the weights that a column stands for, and the call with `n` columns.
  */
@@ -66,7 +66,7 @@ static void vector_palette(size_t n) {
     }
 }
 
-#define FUNCTION(name, weights, call)                                                                                     \
+#define FUNCTION(name, weights, call)                                                                                  \
     static void run_##name(size_t n) { call; }
 CASES(FUNCTION)
 

@@ -4,8 +4,8 @@
  *
  *     qemu-aarch64 -plugin libcount.so,from=0x400000,to=0x480000,counts=FILE program ...
  *
- * writes a line "address count" to FILE for each instruction in that range that ran. The declarations are those of qemu's
- * plugin interface, version 1, for which Debian has no header.
+ * writes a line "address count" to FILE for each instruction in that range that ran. The declarations are those of
+ * qemu's plugin interface, version 1, for which Debian has no header.
  */
 #include <inttypes.h>
 #include <stdint.h>
@@ -25,7 +25,8 @@ struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb
 uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
 void qemu_plugin_register_vcpu_insn_exec_inline(struct qemu_plugin_insn *insn, enum qemu_plugin_op op, void *to,
                                                 uint64_t value);
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, void (*call)(qemu_plugin_id_t, struct qemu_plugin_tb *));
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id,
+                                           void (*call)(qemu_plugin_id_t, struct qemu_plugin_tb *));
 void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, void (*call)(qemu_plugin_id_t, void *), void *data);
 
 EXPORT int qemu_plugin_version = 1;
