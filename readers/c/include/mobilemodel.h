@@ -291,7 +291,8 @@ MM_API uint64_t mm_decode_scratch(const mm_bundle *bundle, const mm_tensor *tens
  * elements in the tensor's own order. Where they are whole rows of codes, only their blocks are read.
  *
  * type is the tensor's own dtype: the raw bytes of spec/tensors.md §2, bit for bit. Or, for a tensor of FLOAT, FLOAT16
- * or BFLOAT16: MM_FLOAT, exact; MM_FLOAT16, each value rounded once from binary32 to nearest, ties to even.
+ * or BFLOAT16: MM_FLOAT, the values that the tensor holds, widened exactly; MM_FLOAT16, each value rounded once from
+ * binary32 to nearest, ties to even.
  *
  * MM_USAGE: the type, the range, or a buffer that is too small; for types below 8 bits also a range that does not begin
  * at a byte. Otherwise the checks 12 to 16 of spec/container.md §6 with the payloads that the range needs.
