@@ -111,6 +111,15 @@ def four(draft: Draft) -> pb.Tensor:
     return palette(draft, "w", [2, 4], [[0, 1, 2, 0], [2, 1, 0, 1]], 4, halves(1, 2, 3), 3)
 
 
+def _four_in_a_pool(draft: Draft) -> pb.Tensor:
+    """The same, its tables at the start of a pool of 32 bytes."""
+    tensor = four(draft)
+    part = draft.parts[tensor.palette.tables.payload]
+    part.stored = part.stored.ljust(32, b"\0")
+    part.raw_size, part.crc32 = 32, None
+    return tensor
+
+
 def _change(message: str, fields: dict[str, object]) -> Callable[[pb.Tensor], None]:
     def change(tensor: pb.Tensor) -> None:
         target = getattr(tensor, tensor.WhichOneof("encoding") or "dense")
@@ -232,6 +241,10 @@ palettes("table-type", "A table type of 3.", table_type=3)
 palettes("table-type-0", "No table type.", table_type=0)
 palettes("tables-size", "A slice of another size.", "tables", size=8)
 palettes("tables-offset", "An offset that is no multiple of 16.", "tables", offset=8)
+tensor_fault(
+    "palette-offset-in-pool", _four_in_a_pool, _change("tables", {"offset": 8}),
+    "An offset that is no multiple of 16, with room behind it.", "codecs.md §6",
+)  # fmt: skip
 palettes("scale-type", "A scale type without scales.", scale_type=1)
 palettes("scales-by", "A grouping of scales without scales.", "scales_by", row_group=1)
 palettes("past-payload", "A slice past its payload.", "tables", offset=16)
