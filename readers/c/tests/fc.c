@@ -3,7 +3,7 @@
  * in binary64, |difference| <= 1e-5 sum |w x|. All counts up to 300 and a few long ones, one row and several, inputs
  * that end where their memory ends (for ASan and valgrind), outputs between guards.
  */
-#include "kernels/kernels.h"
+#include "sets.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -13,34 +13,8 @@
 
 enum { GUARD = 16, MOST_ROWS = 9 };
 
-static unsigned passed, failed;
-static const mm_kernels *plain, *set;
-
-static void check(bool good, const char *kernel, size_t rows, size_t count) {
-    if (good) {
-        passed++;
-    } else if (failed++ < 20) {
-        printf("%s: %s is wrong: %zu rows, count %zu\n", set->name, kernel, rows, count);
-    }
-}
-
-static uint32_t next_random(void) {
-    static uint64_t state = 20240608;
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state >> 32);
-}
-
 /* -1 to 1 */
 static float random_value(void) { return (float)(int32_t)next_random() * 0x1p-31f; }
-
-static void *allocate(size_t size) {
-    void *block = malloc(size);
-    if (block == NULL && size > 0) {
-        puts("out of memory");
-        exit(2);
-    }
-    return block;
-}
 
 static float *random_values(size_t count) {
     float *values = allocate(count * sizeof *values);
@@ -48,22 +22,6 @@ static float *random_values(size_t count) {
         values[i] = random_value();
     }
     return values;
-}
-
-/* size random bytes, of any alignment, with nothing behind them; release the block. */
-typedef struct input {
-    uint8_t *block, *data;
-} input;
-
-static input random_input(size_t size) {
-    size_t skip = next_random() % 16;
-    input in;
-    in.block = allocate(skip + size);
-    in.data = in.block + skip;
-    for (size_t i = 0; i < size; i++) {
-        in.data[i] = (uint8_t)next_random();
-    }
-    return in;
 }
 
 /* Rows of weights, and the sums that they are to have with x. */
@@ -124,7 +82,7 @@ static void test_pair(uint32_t depth, const float *x, size_t count, const float 
         size_t first = i / group * group, at = i - first;
         good &= paired[first + group > count ? i : first + at % in_byte * 16 + at / in_byte] == x[i];
     }
-    check(good, "pair", 1, count);
+    check(good, "pair", "rows", 1, count);
 }
 
 static void test_palette(uint32_t k, size_t rows, size_t count) {
@@ -150,12 +108,12 @@ static void test_palette(uint32_t k, size_t rows, size_t count) {
     outputs a = make_outputs(), b = make_outputs();
     set->dot_palette_f32[k](codes.data, stride, rows, count, table, paired, a.values + GUARD);
     plain->dot_palette_f32[k](codes.data, stride, rows, count, table, paired, b.values + GUARD);
-    check(good_outputs(&a, &b, rows, &floats_sum), "dot_palette_f32", rows, count);
+    check(good_outputs(&a, &b, rows, &floats_sum), "dot_palette_f32", "rows", rows, count);
     a = make_outputs();
     b = make_outputs();
     set->dot_palette_f16[k](codes.data, stride, rows, count, halves, paired, a.values + GUARD);
     plain->dot_palette_f16[k](codes.data, stride, rows, count, halves, paired, b.values + GUARD);
-    check(good_outputs(&a, &b, rows, &halves_sum), "dot_palette_f16", rows, count);
+    check(good_outputs(&a, &b, rows, &halves_sum), "dot_palette_f16", "rows", rows, count);
     free(codes.block);
     free(table);
     free(x);
@@ -179,12 +137,12 @@ static void test_codes(size_t rows, size_t count) {
     outputs a = make_outputs(), b = make_outputs();
     set->dot_codes8(high.data, stride, rows, count, zero8, x, a.values + GUARD);
     plain->dot_codes8(high.data, stride, rows, count, zero8, x, b.values + GUARD);
-    check(good_outputs(&a, &b, rows, &sums8), "dot_codes8", rows, count);
+    check(good_outputs(&a, &b, rows, &sums8), "dot_codes8", "rows", rows, count);
     a = make_outputs();
     b = make_outputs();
     set->dot_codes16(high.data, low.data, stride, rows, count, zero16, x, a.values + GUARD);
     plain->dot_codes16(high.data, low.data, stride, rows, count, zero16, x, b.values + GUARD);
-    check(good_outputs(&a, &b, rows, &sums16), "dot_codes16", rows, count);
+    check(good_outputs(&a, &b, rows, &sums16), "dot_codes16", "rows", rows, count);
     free(high.block);
     free(low.block);
     free(x);
@@ -206,10 +164,10 @@ static void test_floats(size_t count) {
     outputs a = make_outputs(), b = make_outputs();
     a.values[GUARD] = set->dot_f32(w, x, count);
     b.values[GUARD] = plain->dot_f32(w, x, count);
-    check(good_outputs(&a, &b, 1, &sums), "dot_f32", 1, count);
+    check(good_outputs(&a, &b, 1, &sums), "dot_f32", "rows", 1, count);
     a.values[GUARD] = set->dot_f16(halves.data, x, count);
     b.values[GUARD] = plain->dot_f16(halves.data, x, count);
-    check(good_outputs(&a, &b, 1, &half_sums), "dot_f16", 1, count);
+    check(good_outputs(&a, &b, 1, &half_sums), "dot_f16", "rows", 1, count);
 
     float behind = y[count], factor = random_value();
     float *before = allocate(count * sizeof *before);
@@ -222,7 +180,7 @@ static void test_floats(size_t count) {
         double product = (double)factor * (double)x[i];
         good &= fabs((double)y[i] - (double)before[i] - product) <= 1e-6 * (fabs((double)before[i]) + fabs(product));
     }
-    check(good && y[count] == behind, "axpy_f32", 1, count);
+    check(good && y[count] == behind, "axpy_f32", "rows", 1, count);
     free(w);
     free(x);
     free(y);
@@ -253,7 +211,7 @@ static void test_split(size_t count) {
     outputs a = make_outputs(), b = make_outputs();
     a.values[GUARD] = set->dot_split(plane.data, count, codes.data, ones, table, x);
     b.values[GUARD] = plain->dot_split(plane.data, count, codes.data, ones, table, x);
-    check(good_outputs(&a, &b, 1, &sums), "dot_split", 1, count);
+    check(good_outputs(&a, &b, 1, &sums), "dot_split", "rows", 1, count);
     free(plane.block);
     free(codes.block);
     free(table);
@@ -275,7 +233,7 @@ static void test_inner_products(size_t vector) {
         }
         good &= fabs((double)products[entry] - sums.sum[0]) <= 1e-5 * sums.size[0];
     }
-    check(good && products[entries] == behind, "inner_products", entries, vector);
+    check(good && products[entries] == behind, "inner_products", "entries", entries, vector);
     free(table);
     free(x);
     free(products);
@@ -295,7 +253,7 @@ static void test_sum_products(size_t rows, size_t count) {
     outputs a = make_outputs(), b = make_outputs();
     set->sum_products8(codes.data, stride, rows, count, products, entries, a.values + GUARD);
     plain->sum_products8(codes.data, stride, rows, count, products, entries, b.values + GUARD);
-    check(good_outputs(&a, &b, rows, &sums), "sum_products8", rows, count);
+    check(good_outputs(&a, &b, rows, &sums), "sum_products8", "rows", rows, count);
     free(codes.block);
     free(products);
 }
@@ -319,20 +277,5 @@ static void test_count(size_t count) {
 
 int main(void) {
     static const size_t long_ones[] = {511, 512, 777, 1024, 2047, 2048};
-    int usable;
-    for (size_t i = 0; (set = mm_kernels_built(i, &usable)) != NULL; i++) {
-        plain = set;
-    }
-    printf("chosen: %s\n", mm_choose_kernels()->name);
-    for (size_t i = 0; (set = mm_kernels_built(i, &usable)) != NULL; i++) {
-        printf("%s: %s\n", set->name, usable ? "runs" : "not on this processor");
-        for (size_t count = 0; usable && count <= 300; count++) {
-            test_count(count);
-        }
-        for (size_t j = 0; usable && j < sizeof long_ones / sizeof *long_ones; j++) {
-            test_count(long_ones[j]);
-        }
-    }
-    printf("%u passed, %u failed\n", passed, failed);
-    return failed == 0 ? 0 : 1;
+    return run_sets(long_ones, sizeof long_ones / sizeof *long_ones, test_count, NULL);
 }

@@ -4,7 +4,7 @@
  * between guards; all halves, ties, subnormal numbers, infinities, NaN. What is made or converted as a NaN is compared
  * as a NaN.
  */
-#include "kernels/kernels.h"
+#include "sets.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -13,48 +13,6 @@
 
 #define GUARD  64
 #define HALVES 65536u
-
-static unsigned passed, failed;
-static const mm_kernels *plain, *set;
-
-static void check(bool good, const char *kernel, size_t first, size_t count) {
-    if (good) {
-        passed++;
-    } else if (failed++ < 20) {
-        printf("%s: %s differs from plain: first %zu, count %zu\n", set->name, kernel, first, count);
-    }
-}
-
-static uint32_t next_random(void) {
-    static uint64_t state = 20240607;
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state >> 32);
-}
-
-static void *allocate(size_t size) {
-    void *block = malloc(size);
-    if (block == NULL && size > 0) {
-        puts("out of memory");
-        exit(2);
-    }
-    return block;
-}
-
-/* size random bytes, of any alignment, with nothing behind them; release the block. */
-typedef struct input {
-    uint8_t *block, *data;
-} input;
-
-static input random_input(size_t size) {
-    size_t skip = next_random() % 16;
-    input in;
-    in.block = allocate(skip + size);
-    in.data = in.block + skip;
-    for (size_t i = 0; i < size; i++) {
-        in.data[i] = (uint8_t)next_random();
-    }
-    return in;
-}
 
 /* Two outputs, one for each set. */
 typedef struct outputs {
@@ -126,17 +84,17 @@ static void test_packed(uint32_t k, size_t first, size_t count) {
     outputs out = make_outputs(count);
     plain->unpack[k](row.data, first, count, out.by_plain);
     set->unpack[k](row.data, first, count, out.by_set);
-    check(same_outputs(out, 1), "unpack", first, count);
+    check(same_outputs(out, 1), "unpack", "first", first, count);
 
     out = make_outputs(4 * count);
     plain->palette_f32[k](row.data, first, count, floats, out.by_plain);
     set->palette_f32[k](row.data, first, count, floats, out.by_set);
-    check(same_outputs(out, 4), "palette_f32", first, count);
+    check(same_outputs(out, 4), "palette_f32", "first", first, count);
 
     out = make_outputs(2 * count);
     plain->palette_f16[k](row.data, first, count, halves, out.by_plain);
     set->palette_f16[k](row.data, first, count, halves, out.by_set);
-    check(same_outputs(out, 1), "palette_f16", first, count);
+    check(same_outputs(out, 1), "palette_f16", "first", first, count);
 
     if (depth >= 4) {
         int32_t zero = (int32_t)(next_random() % 256);
@@ -144,9 +102,9 @@ static void test_packed(uint32_t k, size_t first, size_t count) {
         out = make_outputs(4 * count);
         plain->affine_f32[k - 2](row.data, first, count, zero, scale, out.by_plain);
         set->affine_f32[k - 2](row.data, first, count, zero, scale, out.by_set);
-        check(same_outputs(out, 4), "affine_f32", first, count);
+        check(same_outputs(out, 4), "affine_f32", "first", first, count);
     }
-    check(plain->count_ones(row.data, count) == set->count_ones(row.data, count), "count_ones", first, count);
+    check(plain->count_ones(row.data, count) == set->count_ones(row.data, count), "count_ones", "first", first, count);
     free(row.block);
 }
 
@@ -157,7 +115,7 @@ static void test_affine16(size_t count) {
     outputs out = make_outputs(4 * count);
     plain->affine16_f32(high.data, low.data, count, zero, scale, out.by_plain);
     set->affine16_f32(high.data, low.data, count, zero, scale, out.by_set);
-    check(same_outputs(out, 4), "affine16_f32", 0, count);
+    check(same_outputs(out, 4), "affine16_f32", "first", 0, count);
     free(high.block);
     free(low.block);
 }
@@ -168,28 +126,28 @@ static void compare_widen(const uint8_t *halves, size_t count) {
     outputs out = make_outputs(4 * count);
     plain->widen(halves, count, out.by_plain);
     set->widen(halves, count, out.by_set);
-    check(same_outputs(out, 4), "widen", 0, count);
+    check(same_outputs(out, 4), "widen", "first", 0, count);
 }
 
 static void compare_narrow(const float *values, size_t count) {
     outputs out = make_outputs(2 * count);
     plain->narrow(values, count, out.by_plain);
     set->narrow(values, count, out.by_set);
-    check(same_outputs(out, 2), "narrow", 0, count);
+    check(same_outputs(out, 2), "narrow", "first", 0, count);
 }
 
 static void compare_scale_halves(const uint16_t *halves, size_t count, uint16_t scale) {
     outputs out = make_outputs(2 * count);
     plain->scale_halves(halves, count, scale, out.by_plain);
     set->scale_halves(halves, count, scale, out.by_set);
-    check(same_outputs(out, 2), "scale_halves", scale, count);
+    check(same_outputs(out, 2), "scale_halves", "scale", scale, count);
 }
 
 static void compare_scale_floats(const float *values, size_t count, float scale) {
     outputs out = make_outputs(4 * count);
     plain->scale_floats(values, count, scale, out.by_plain);
     set->scale_floats(values, count, scale, out.by_set);
-    check(same_outputs(out, 4), "scale_floats", 0, count);
+    check(same_outputs(out, 4), "scale_floats", "first", 0, count);
 }
 
 static void test_values(size_t count) {
@@ -257,7 +215,7 @@ static void test_planes(size_t count) {
         outputs out = make_outputs(width * count);
         plain->join_planes(planes.data, stride, count, width, out.by_plain);
         set->join_planes(planes.data, stride, count, width, out.by_set);
-        check(same_outputs(out, 1), "join_planes", width, count);
+        check(same_outputs(out, 1), "join_planes", "width", width, count);
         free(planes.block);
     }
 }
@@ -271,7 +229,7 @@ static void test_crc32(size_t count) {
             crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320 : 0);
         }
     }
-    check(set->crc32(before, data.data, count) == ~crc, "crc32", 0, count);
+    check(set->crc32(before, data.data, count) == ~crc, "crc32", "first", 0, count);
     free(data.block);
 }
 
@@ -289,24 +247,5 @@ static void test_count(size_t count) {
 
 int main(void) {
     static const size_t long_ones[] = {511, 512, 777, 1024, 4099, 100001};
-    int usable;
-    for (size_t i = 0; (set = mm_kernels_built(i, &usable)) != NULL; i++) {
-        plain = set;
-    }
-    printf("chosen: %s\n", mm_choose_kernels()->name);
-    for (size_t i = 0; (set = mm_kernels_built(i, &usable)) != NULL; i++) {
-        printf("%s: %s\n", set->name, usable ? "runs" : "not on this processor");
-        if (!usable) {
-            continue;
-        }
-        for (size_t count = 0; count <= 300; count++) {
-            test_count(count);
-        }
-        for (size_t j = 0; j < sizeof long_ones / sizeof *long_ones; j++) {
-            test_count(long_ones[j]);
-        }
-        test_all_halves();
-    }
-    printf("%u passed, %u failed\n", passed, failed);
-    return failed == 0 ? 0 : 1;
+    return run_sets(long_ones, sizeof long_ones / sizeof *long_ones, test_count, test_all_halves);
 }
