@@ -62,7 +62,24 @@ class Data:
             raise UsageError("limit of the data", expected="at least 1", found=limit)
         if limit is None or limit >= len(self):
             return self
-        chosen = np.arange(limit) * len(self) // limit
+        return self._part(np.arange(limit) * len(self) // limit)
+
+    def split(self, held_out: int) -> tuple[Data, Data | None]:
+        """All samples but ``held_out`` that are evenly spread, and those; none are held out for 0.
+
+        >>> [part.classes.tolist() for part in Data(np.zeros((4, 1), np.float32), np.arange(4)).split(2)]
+        [[1, 3], [0, 2]]
+        """
+        if held_out == 0:
+            return self, None
+        if not 0 < held_out < len(self):
+            raise UsageError("samples that are held out", file=self.file, found=held_out,
+                             expected=f"fewer than the {len(self)} there are")  # fmt: skip
+        chosen = np.zeros(len(self), np.bool_)
+        chosen[np.arange(held_out) * len(self) // held_out] = True
+        return self._part(np.flatnonzero(~chosen)), self._part(np.flatnonzero(chosen))
+
+    def _part(self, chosen: npt.NDArray[np.int64]) -> Data:
         x = tuple(self.x[index] for index in chosen) if isinstance(self.x, tuple) else self.x[chosen]
         return replace(self, x=x, classes=None if self.classes is None else self.classes[chosen])
 

@@ -136,6 +136,16 @@ def parse_model(model: bytes) -> ModelProto:
     return parsed
 
 
+def session_of(graph: bytes, values: Mapping[str, Array], *, threads: int = 1) -> InferenceSession:
+    """Make a session of a graph whose external initializers have these ``values``, by name.
+
+    The arrays live as long as the session. Raises as ``session`` does.
+    """
+    kind = onnxruntime().OrtValue
+    held = {name: kind.ortvalue_from_numpy(np.ascontiguousarray(value)) for name, value in values.items()}
+    return _make_session(graph, threads, held)
+
+
 def _make_session(model: str | bytes, threads: int, values: Mapping[str, Any]) -> InferenceSession:
     if threads < 1:
         raise UsageError("threads", expected="at least 1", found=threads)
@@ -177,6 +187,12 @@ def _trying(work: Callable[[], T], kind: type[MobileModelError], message: str) -
     except Exception as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise kind(f"{message}: {escape(first_line)}") from None
+
+
+def external_files(model: ModelProto) -> set[str]:
+    """The locations, as the model writes them, of the files that hold its external tensors."""
+    entries = (entry for item in _tensors(model) if _is_external(item) for entry in item.external_data)
+    return {entry.value for entry in entries if entry.key == "location"}
 
 
 def _is_external(item: TensorProto) -> bool:

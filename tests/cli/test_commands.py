@@ -259,6 +259,7 @@ def test_json_output_is_documented(tmp_path: Path, digits_bundle: Path, call: Co
         "inspect": ("inspect", digits_bundle, "--json"),
         "tensor": ("inspect", digits_bundle, "fc6.weight", "--json"),
         "verify": ("verify", digits_bundle, "--against", MODEL, "--json"),
+        "eval": ("eval", MODEL, digits_bundle, "--data", DIGITS / "test.npz", "--json"),
         "converters": ("converters", "--json"),
     }
     contents = [json.loads(call(*arguments).out) for arguments in printed.values()]

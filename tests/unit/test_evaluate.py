@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from PIL import Image
 
 from mobilemodel.errors import (
@@ -23,34 +22,9 @@ from mobilemodel.errors import (
 )
 from mobilemodel.runtime import Data, Evaluation, compare, difference, evaluate, read_data
 from mobilemodel.v1 import bundle_pb2 as pb
+from tests.scorers import COLOURS, MEANS, PICTURES, model, same, scored, with_step
 
 MakeBundle = Callable[..., bytes]
-Floats = npt.NDArray[np.float32]
-
-
-def model(
-    nodes: list[Any],
-    shape: list[Any],
-    dtype: int = TensorProto.FLOAT,
-    weights: dict[str, npt.NDArray[Any]] | None = None,
-) -> ModelProto:
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("data", dtype, shape)],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
-    )  # fmt: skip
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    made.ir_version = 8
-    return made
-
-
-def same(shape: list[Any]) -> bytes:
-    """The scores are the input."""
-    return model([helper.make_node("Identity", ["data"], ["scores"])], shape).SerializeToString()
-
-
-def scored(rows: list[list[float]], classes: list[int]) -> Data:
-    return Data(np.array(rows, np.float32), np.array(classes))
 
 
 def test_top1_and_top5_are_counted() -> None:
@@ -96,19 +70,7 @@ def test_a_limit_looks_at_all_classes_of_sorted_data() -> None:
     assert found.top1 == pytest.approx(200 / 3)
 
 
-# Where preprocessing comes from. The mean of each channel over the picture is its score.
-
-MEANS = [helper.make_node("GlobalAveragePool", ["data"], ["scores"])]
-PICTURES = np.zeros((3, 4, 6, 3), np.uint8)
-PICTURES[0, ..., 0] = PICTURES[1, ..., 1] = PICTURES[2, ..., 2] = 9
-COLOURS = Data(PICTURES, np.array([0, 1, 2]))
-
-
-def with_step(step: pb.Preprocessing, mean: Floats | None = None) -> Callable[[pb.Manifest], None]:
-    def change(manifest: pb.Manifest) -> None:
-        manifest.preprocessing.add().CopyFrom(step)
-
-    return change
+# Where preprocessing comes from
 
 
 def test_preprocessing_comes_from_the_bundle_or_is_given(make_bundle: MakeBundle) -> None:
@@ -160,6 +122,32 @@ def test_what_does_not_fit_is_said() -> None:
         evaluate(plain, Data(np.zeros((2, 7), np.float32), np.zeros(2, np.int64)))
     with pytest.raises(MalformedSourceError, match="a class is out of range: expected below 3, found 3"):
         evaluate(plain, Data(PICTURES, np.array([0, 3, 1])), preprocessing=step)
+
+
+def test_ten_views_see_what_one_view_misses() -> None:
+    """A red picture whose left border is bright blue: only windows that hold the border see that."""
+    picture = np.zeros((1, 4, 8, 3), np.uint8)
+    picture[..., 0], picture[:, :, 0] = 2, (0, 0, 40)
+    data, step = Data(picture, np.array([0])), pb.Preprocessing(crop_height=4, crop_width=4)
+    plain = model(MEANS, ["n", 3, 4, 4]).SerializeToString()
+    assert evaluate(plain, data, preprocessing=step).top1 == 100
+    # Of ten windows four hold the border: there the softmax of (1.5, 0, 10) is nearly sure of blue, elsewhere that of
+    # (2, 0, 0) gives red 0.79.
+    assert evaluate(plain, data, preprocessing=step, views=10).top1 == 100
+    picture[..., 0] = 1
+    assert evaluate(plain, data, preprocessing=step).top1 == 100
+    # (1, 0, 0) gives red 0.58: 6 x 0.58 < 4 + 6 x 0.21.
+    assert evaluate(plain, data, preprocessing=step, views=10).top1 == 0
+
+
+def test_what_cannot_be_seen_ten_times_is_said() -> None:
+    plain = model(MEANS, ["n", 3, 4, 4]).SerializeToString()
+    with pytest.raises(UsageError, match="views: expected 1 or 10, found 5"):
+        evaluate(plain, COLOURS, preprocessing=pb.Preprocessing(), views=5)
+    with pytest.raises(UsageError, match="ten views need pictures"):
+        evaluate(same(["n", 3]), scored([[1, 2, 3]], [2]), views=10)
+    with pytest.raises(UsageError, match="expected less than 4 x 6, found no crop"):
+        evaluate(plain, COLOURS, preprocessing=pb.Preprocessing(), views=10)
 
 
 def test_models_that_are_no_classifiers_of_pictures() -> None:
