@@ -14,6 +14,9 @@ from mobilemodel.layout import MatrixShape
 from mobilemodel.v1 import bundle_pb2 as pb
 
 Buffer = bytes | memoryview
+WORTH_PNG = 0.99
+"""size of a PNG over that of a zstd frame below which a full bundle takes the PNG, which decodes several times slower:
+zstd's Huffman codes end at 11 bits, deflate's at 15, and its blocks are longer"""
 
 
 class Family(Enum):
@@ -78,13 +81,21 @@ def encode_bytes(raw: Buffer, family: Family, effort: Effort, part: int = 0) -> 
     return _smaller(raw, pb.CODEC_ZSTD, zstd.encode(raw, effort is Effort.THOROUGH, part))
 
 
-def encode_matrix(raw: Buffer, shape: MatrixShape, family: Family, effort: Effort) -> tuple[int, bytes]:
-    """Encode a packed matrix; return the codec (stored where nothing is gained) and the stored bytes."""
+def encode_matrix(raw: Buffer, shape: MatrixShape, family: Family, effort: Effort, part: int = 0) -> tuple[int, bytes]:
+    """Encode a packed matrix; return the codec (stored where nothing is gained) and the stored bytes.
+
+    ``part`` as for ``encode_bytes``. With zstd, a PNG is taken where it saves more than 1 %.
+    """
     if shape.raw_size == 0:
         return pb.CODEC_STORED, b""
+    thorough = effort is Effort.THOROUGH
     if family is Family.BASELINE:
-        return _smaller(raw, pb.CODEC_PNG, png.encode(raw, shape, effort is Effort.THOROUGH))
-    return _smaller(raw, pb.CODEC_ZSTD, zstd.encode(raw, effort is Effort.THOROUGH))
+        return _smaller(raw, pb.CODEC_PNG, png.encode(raw, shape, thorough))
+    frame = zstd.encode(raw, thorough, part, noise=True)
+    picture = png.encode(raw, shape, thorough=False)
+    if len(picture) < WORTH_PNG * len(frame):
+        return _smaller(raw, pb.CODEC_PNG, picture)
+    return _smaller(raw, pb.CODEC_ZSTD, frame)
 
 
 def _smaller(raw: Buffer, codec: int, encoded: bytes) -> tuple[int, bytes]:

@@ -6,9 +6,11 @@ import zlib
 
 from mobilemodel.errors import MalformedStreamError
 
-_NOISE = ((zlib.Z_HUFFMAN_ONLY, 6),)
-_QUICK = ((zlib.Z_HUFFMAN_ONLY, 6), (zlib.Z_DEFAULT_STRATEGY, 6))
-_THOROUGH = ((zlib.Z_HUFFMAN_ONLY, 6), (zlib.Z_RLE, 6), (zlib.Z_DEFAULT_STRATEGY, 9))
+# Strategy, level, memory level: with memory level 7 a block has 8 Ki symbols instead of 32 Ki, which is the smaller
+# stream where rows of a matrix differ in scale.
+_NOISE = ((zlib.Z_HUFFMAN_ONLY, 6, 9), (zlib.Z_HUFFMAN_ONLY, 6, 7))
+_QUICK = ((zlib.Z_HUFFMAN_ONLY, 6, 9), (zlib.Z_DEFAULT_STRATEGY, 6, 9))
+_THOROUGH = (*_NOISE, (zlib.Z_RLE, 6, 9), (zlib.Z_DEFAULT_STRATEGY, 9, 9))
 
 
 def encode(raw: bytes | memoryview, thorough: bool, noise: bool = False) -> bytes:
@@ -17,11 +19,11 @@ def encode(raw: bytes | memoryview, thorough: bool, noise: bool = False) -> byte
     ``noise`` says that matches are not worth searching, as in index matrices of 2 bits of entropy and more.
     """
     settings = _THOROUGH if thorough else _NOISE if noise else _QUICK
-    return min((_compress(raw, strategy, level) for strategy, level in settings), key=len)
+    return min((_compress(raw, *setting) for setting in settings), key=len)
 
 
-def _compress(raw: bytes | memoryview, strategy: int, level: int) -> bytes:
-    compressor = zlib.compressobj(level, zlib.DEFLATED, 15, 9, strategy)
+def _compress(raw: bytes | memoryview, strategy: int, level: int, memory: int) -> bytes:
+    compressor = zlib.compressobj(level, zlib.DEFLATED, 15, memory, strategy)
     return compressor.compress(raw) + compressor.flush()
 
 

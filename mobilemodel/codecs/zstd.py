@@ -16,22 +16,25 @@ LARGEST_RATIO = (128 << 10) // 4
 
 
 @cache
-def _settings(thorough: bool) -> tuple[zstandard.ZstdCompressionParameters, ...]:
-    """Level 1; then level 1 with long matches only, then level 19, for streams of low entropy."""
+def _settings(thorough: bool, noise: bool) -> tuple[zstandard.ZstdCompressionParameters, ...]:
+    """Level 1, level 1 with few and long matches, and level 19, for index matrices with long matches only."""
     make = zstandard.ZstdCompressionParameters.from_level
     common = {"write_content_size": True, "write_checksum": False, "write_dict_id": False}
     quick = make(1, window_log=22, **common)
+    few = make(1, window_log=22, min_match=7, hash_log=6, **common)
     if not thorough:
-        return (quick,)
-    return quick, make(1, window_log=22, min_match=7, hash_log=6, **common), make(19, window_log=24, **common)
+        return (quick, few) if noise else (quick,)
+    return quick, few, make(19, window_log=24, **common, **({"min_match": 7} if noise else {}))
 
 
-def encode(raw: bytes | memoryview, thorough: bool, part: int = 0) -> bytes:
+def encode(raw: bytes | memoryview, thorough: bool, part: int = 0, noise: bool = False) -> bytes:
     """Encode with each setting and return the smallest frame; on a tie the earlier setting.
 
     With ``part`` new blocks start at its multiples: a block has one Huffman table, and byte planes differ in theirs.
+    ``noise`` says that short matches are not worth searching, as in index matrices.
     """
-    return min((_compress(raw, settings, part or len(raw)) for settings in _settings(thorough)), key=len)
+    settings = _settings(thorough, noise)
+    return min((_compress(raw, setting, part or len(raw)) for setting in settings), key=len)
 
 
 def _compress(raw: bytes | memoryview, settings: zstandard.ZstdCompressionParameters, part: int) -> bytes:

@@ -20,10 +20,12 @@ from mobilemodel.v1 import bundle_pb2 as pb
 
 BLOCK_BYTES = 256 * KIB
 """raw bytes that writers put in a block: against 1 MiB it costs 0.02 % and a quarter of the scratch"""
-SPLIT_BELOW = 2.5
+SPLIT_BELOW = 4.0
 """bits of entropy a code below which a split stream is tried"""
 THOROUGH_BELOW = 2.0
 """bits of entropy a code below which all encoder settings are tried"""
+_FAR_FROM_SPLIT = 1.1
+"""size of the quickly coded plain stream over that of the split one above which no setting makes up for it"""
 
 Array = npt.NDArray[Any]
 
@@ -159,20 +161,23 @@ def write_codes(
     for start in range(0, rows, out.rows_per_block):
         counts += np.bincount(codes[start : start + out.rows_per_block].reshape(-1), minlength=entries)
     bits = entropy_bits(counts)
-    effort = Effort.THOROUGH if bits < THOROUGH_BELOW else Effort.QUICK
-    stream = _EncodedStream(writer)
-    for block in _row_blocks(codes, out.rows_per_block):
-        stream.add(packing.pack(block, out.depth), codes_shape(len(block), columns, out.depth), effort)
+    # The high bytes of 16-bit codes are mostly 0.
+    wide = out.depth == 16
+    stream = _encode_plain(writer, codes, out, Effort.THOROUGH if wide else Effort.QUICK)
     background = int(counts.argmax())
+    split = None
     # A code that makes up more than half takes a whole bit in a Huffman code: pruned layers of 3 bit and more.
     if may_split and entries > 1 and (bits < SPLIT_BELOW or 2 * int(counts[background]) > codes.size):
         depth = depth_for(entries - 1)
         # Its codes may be narrower, and its planes need long blocks: each block brings its own Huffman tables.
         rows_per_block = _rows_per_block(rows, columns, depth, block_bytes)
-        split = _encode_split(writer, codes, rows_per_block, background, depth)
-        if split.size < stream.size:
-            out.split, out.background, out.depth, out.rows_per_block = True, background, depth, rows_per_block
-            stream = split
+        effort = Effort.THOROUGH if bits < THOROUGH_BELOW else Effort.QUICK
+        split = _encode_split(writer, codes, rows_per_block, background, depth, effort)
+    if bits < THOROUGH_BELOW and not wide and (split is None or stream.size < _FAR_FROM_SPLIT * split.size):
+        stream = _encode_plain(writer, codes, out, Effort.THOROUGH)
+    if split is not None and split.size < stream.size:
+        out.split, out.background, out.depth, out.rows_per_block = True, background, depth, rows_per_block
+        stream = split
     out.first_payload = stream.write()
 
 
@@ -191,18 +196,27 @@ def _row_blocks(codes: Codes, rows_per_block: int) -> Iterator[Codes]:
         yield codes[start : start + rows_per_block]
 
 
+def _encode_plain(writer: PayloadWriter, codes: Codes, out: pb.Codes, effort: Effort) -> _EncodedStream:
+    stream = _EncodedStream(writer)
+    for block in _row_blocks(codes, out.rows_per_block):
+        shape = codes_shape(len(block), codes.shape[1], out.depth)
+        part = shape.raw_size // 2 if out.depth == 16 else 0
+        stream.add(packing.pack(block, out.depth), shape, effort, part)
+    return stream
+
+
 def _encode_split(
-    writer: PayloadWriter, codes: Codes, rows_per_block: int, background: int, depth: int
+    writer: PayloadWriter, codes: Codes, rows_per_block: int, background: int, depth: int, effort: Effort
 ) -> _EncodedStream:
     stream = _EncodedStream(writer)
     for block in _row_blocks(codes, rows_per_block):
         plane = block != background
-        stream.add(packing.pack(plane.view(np.uint8), 1), codes_shape(len(block), codes.shape[1], 1), Effort.THOROUGH)
+        stream.add(packing.pack(plane.view(np.uint8), 1), codes_shape(len(block), codes.shape[1], 1), effort)
         others = block[plane]
         others = others - (others > background)
         shape = codes_shape(1, others.size, depth) if others.size else layouts.MatrixShape(0, 0, min(depth, 8))
         raw = packing.pack(others.reshape(1, -1), depth) if others.size else np.empty((0, 0), np.uint8)
-        stream.add(raw, shape, Effort.THOROUGH)
+        stream.add(raw, shape, effort)
     return stream
 
 
@@ -214,9 +228,9 @@ class _EncodedStream:
         self._payloads: list[tuple[int, bytes, int]] = []
         self.size = 0
 
-    def add(self, packed: packing.Bytes, shape: layouts.MatrixShape, effort: Effort) -> None:
+    def add(self, packed: packing.Bytes, shape: layouts.MatrixShape, effort: Effort, part: int = 0) -> None:
         raw = np.ascontiguousarray(packed).data.cast("B") if packed.size else memoryview(b"")
-        codec, stored = self._writer.encode_matrix(raw, shape, effort)
+        codec, stored = self._writer.encode_matrix(raw, shape, effort, part)
         self._payloads.append((codec, stored, shape.raw_size))
         # A payload costs 32 bytes in the manifest, and half the alignment on average.
         self.size += len(stored) + 64

@@ -92,9 +92,11 @@ class PayloadWriter:
         """Encode without adding: codec and stored bytes; ``part`` as for ``codecs.encode_bytes``."""
         return codecs.encode_bytes(raw, self.family, effort, part)
 
-    def encode_matrix(self, raw: bytes | memoryview, shape: MatrixShape, effort: Effort) -> tuple[int, bytes]:
-        """Encode a packed matrix without adding: codec and stored bytes."""
-        return codecs.encode_matrix(raw, shape, self.family, effort)
+    def encode_matrix(
+        self, raw: bytes | memoryview, shape: MatrixShape, effort: Effort, part: int = 0
+    ) -> tuple[int, bytes]:
+        """Encode a packed matrix without adding: codec and stored bytes; ``part`` as for ``codecs.encode_bytes``."""
+        return codecs.encode_matrix(raw, shape, self.family, effort, part)
 
     def add_bytes(self, raw: bytes | memoryview, effort: Effort = Effort.QUICK, part: int = 0) -> int:
         """Add a payload that is no matrix; return its index."""

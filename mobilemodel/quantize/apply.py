@@ -19,11 +19,12 @@ from mobilemodel.encodings.payloads import PayloadWriter
 from mobilemodel.errors import MalformedSourceError
 from mobilemodel.layout import codes_shape, elements_of
 from mobilemodel.limits import FORMAT_LIMITS
-from mobilemodel.model import Buffer, SourceTensor
+from mobilemodel.model import Buffer, QuantizedValue, SourceTensor
 from mobilemodel.quantize import rules
-from mobilemodel.quantize.codebook import Codebook, exact_codebook, optimal_codebook
+from mobilemodel.quantize.codebook import Codebook, exact_codebook, optimal_codebook, priced_codebook
 from mobilemodel.quantize.loss import Loss, measure
 from mobilemodel.quantize.pieces import pieces
+from mobilemodel.quantize.products import plain_response, product_value, product_words, tensor_product
 from mobilemodel.quantize.rules import Rule
 from mobilemodel.quantize.steps import SMALLEST_SCALE, symmetric_steps
 from mobilemodel.v1 import bundle_pb2 as pb
@@ -32,6 +33,8 @@ QUANTIZED, KEPT, DECLINED = "quantized", "kept", "declined"
 EXACT_ENTRIES = 256
 """a float tensor of at most so many distinct values becomes an exact palette"""
 _HALF_FLOOR_DB = 60.0
+_PALETTE_BYTES = 128
+"""what a palette takes in the manifest and by its payloads' alignment"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,20 @@ class Outcome:
     """of the raw bytes that a reader has to decode"""
     loss: Loss | None
     """None: the source's values, bit for bit"""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A value that was found from data, to be stored instead of the source's."""
+
+    decoded: npt.NDArray[np.float32]
+    """in the tensor's dims, as every reader will decode it"""
+    how: str
+    """in words, for the report"""
+    quantized: QuantizedValue | None = None
+    """None: ``decoded`` is stored as it is, in float16 where that holds every value"""
+    response_db: float | None = None
+    """signal to error of the layer's response on the data"""
 
 
 class _Declined(Exception):  # noqa: N818 - not an error: the rule does not fit, and why
@@ -75,6 +92,20 @@ def encode_tensor(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, r
     return Outcome(DECLINED if reason else KEPT, reason or exact, zlib.crc32(raw), None)
 
 
+def encode_chosen(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, chosen: Chosen) -> Outcome:
+    """Encode a value that was found from data; its loss is measured against the source's value."""
+    out.name, out.dtype = tensor.name, tensor.dtype
+    out.dims.extend(tensor.dims)
+    weights = dtypes.from_raw(tensor.read(), tensor.dtype, tensor.dims)
+    loss = measure(weights, pieces(chosen.decoded.astype(weights.dtype, copy=False)))
+    if chosen.quantized is not None:
+        _write_quantized(writer, out, chosen.quantized)
+    else:
+        stored, dtype = dense.narrow(chosen.decoded.astype("<f4").tobytes(), DType.FLOAT)
+        dense.encode(writer, out.dense, stored, dtype, tensor.elements)
+    return _outcome(out, loss, chosen.how)
+
+
 def _encode_as_it_is(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, raw: Buffer) -> str:
     """Encode bit for bit, as halves or as a palette where that is smaller; returns how, or nothing for a dense tensor
     of its own type."""
@@ -101,7 +132,43 @@ def _encode_by_rule(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor,
         return _encode_half(writer, out, tensor, weights, raw)
     if rule.encoding == rules.AFFINE:
         return _encode_steps(writer, out, tensor, weights, rule, raw)
+    if rule.encoding == rules.RATE_DISTORTION:
+        return _encode_priced(writer, out, tensor, weights, rule, raw)
+    if rule.encoding == rules.PRODUCT:
+        return _encode_product(writer, out, tensor, weights, rule, raw)
     return _encode_palette(writer, out, tensor, weights, rule, raw)
+
+
+def _encode_product(
+    writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, weights: npt.NDArray[Any], rule: Rule, raw: Buffer
+) -> Outcome:
+    _check_rows(tensor, 8)
+    rows = matrix.to_matrix(weights, tensor.order.view, tensor.order.perm, _row_axes(tensor))
+    product = tensor_product(tensor, rule, plain_response(np.ascontiguousarray(rows, np.float32)), seed=0)
+    if product.size + _PALETTE_BYTES >= _dense_estimate(writer, raw):
+        raise _Declined("product codebooks would not be smaller")
+    decoded = matrix.from_matrix(product.decoded, tensor.order.view, tensor.order.perm, tensor.dims)
+    loss = measure(weights, pieces(decoded.astype(weights.dtype, copy=False)))
+    _write_quantized(writer, out, product_value(product, tensor.order))
+    return _outcome(out, loss, product_words(product))
+
+
+def _encode_priced(
+    writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor, weights: npt.NDArray[Any], rule: Rule, raw: Buffer
+) -> Outcome:
+    codebook = priced_codebook(weights.astype(np.float32, copy=False), rule)
+    _check_rows(tensor, matrix.depth_for(codebook.table.size))
+    if codebook.size + _PALETTE_BYTES >= _dense_estimate(writer, raw):
+        raise _Declined("a palette would not be smaller")
+    exact = exact_codebook(weights, codebook.table.size)
+    if exact is not None:
+        codebook = exact
+    loss = measure(weights, codebook.decoded(weights.dtype))
+    _write_codebook(writer, out, tensor, codebook)
+    bits = 8 * codebook.size / tensor.elements
+    what = "its own values" if exact is not None else str(codebook.table.size)
+    aim = f"for {rule.sqnr:g} dB" if rule.sqnr else "by price"
+    return _outcome(out, loss, f"palette of {what} {aim}, {bits:.2f} bits a weight at entropy")
 
 
 def _encode_half(
@@ -226,8 +293,12 @@ def _dense_estimate(writer: PayloadWriter, raw: Buffer) -> float:
 
 def _encode_finished(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor) -> Outcome:
     """A value that the source holds quantized already: the same codes and tables, not quantized again."""
-    value = tensor.quantized
-    assert value is not None
+    assert tensor.quantized is not None
+    _write_quantized(writer, out, tensor.quantized)
+    return Outcome(KEPT, "quantized in the source, codes and tables as they are", zlib.crc32(tensor.read()), None)
+
+
+def _write_quantized(writer: PayloadWriter, out: pb.Tensor, value: QuantizedValue) -> None:
     if isinstance(value.encoding, pb.Affine):
         assert value.scales is not None
         out.affine.CopyFrom(value.encoding)
@@ -237,4 +308,3 @@ def _encode_finished(writer: PayloadWriter, out: pb.Tensor, tensor: SourceTensor
         assert value.tables is not None
         out.palette.CopyFrom(value.encoding)
         palette.encode(writer, out.palette, value.codes, value.tables, scales=value.scales)
-    return Outcome(KEPT, "quantized in the source, codes and tables as they are", zlib.crc32(tensor.read()), None)

@@ -1,7 +1,11 @@
-"""Float tensor -> one table and codes: its own values, or the optimal table for its histogram on the float16 grid."""
+"""Float tensor -> one table and codes: its own values, or a table for its histogram on the float16 grid.
+
+Such a table has the least error for its number of entries, or the least error + price x bits.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,20 +15,27 @@ import numpy.typing as npt
 
 from mobilemodel.encodings.matrix import entropy_bits
 from mobilemodel.encodings.packing import Codes
+from mobilemodel.quantize.grid import levels_at, rate_distortion_levels
 from mobilemodel.quantize.histogram import Histogram, assign, histogram
 from mobilemodel.quantize.kmeans import optimal_partition
 from mobilemodel.quantize.pieces import pieces
+from mobilemodel.quantize.rate import LARGEST_SPLIT, by_frequency
+from mobilemodel.quantize.rules import Rule
 
 Array = npt.NDArray[Any]
 Table = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 _LARGEST = float(np.finfo(np.float32).max)
+_FURTHEST = 8.0
 HALF_ROUNDING = 1e-3
 """share of the squared error that storing the table in float16 may add; past it the table is float32"""
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """A table of float16 or float32 entries, ascending, and the code of each weight in the weights' shape."""
+    """A table of float16 or float32 entries and the code of each weight in the weights' shape.
+
+    Entries ascend, but for tables of more than 257 by price, which go by frequency.
+    """
 
     table: Table
     codes: Codes
@@ -90,17 +101,50 @@ def optimal_codebook(weights: npt.NDArray[np.float32], entries: int) -> Codebook
     return Codebook(table, assign(weights, bins, code_of_bin), np.bincount(code_of_bin, bins.weights))
 
 
+def priced_codebook(weights: npt.NDArray[np.float32], rule: Rule) -> Codebook:
+    """The codebook with the least error + price x bits, of as many values as that takes.
+
+    With the rule's ``sqnr`` instead, the price is the highest one at which the signal to noise ratio is at least so
+    many dB. Raises ValueError for weights that are not finite.
+    """
+    bins = histogram(weights)
+    levels = levels_at(bins, rule.sqnr) if rule.sqnr else rate_distortion_levels(bins, bit_price(bins, rule))
+    values = _stored_table(levels.table, levels.counts, levels.error)
+    codes = np.arange(values.size) if values.size <= LARGEST_SPLIT else by_frequency(levels.counts)
+    table, counts = np.empty_like(values), np.empty(values.size, np.int64)
+    table[codes], counts[codes] = values, levels.counts
+    sizes = np.diff(np.append(levels.starts, bins.values.size))
+    return Codebook(table, assign(weights, bins, np.repeat(codes, sizes)), counts)
+
+
+def bit_price(bins: Histogram, rule: Rule) -> float:
+    """Squared error that a bit of these weights is worth under the rule's price.
+
+    If noise of every layer counted relative to the layer's signal, this would be the price x share x mean square. Half
+    of the way to the network's typical signal, hence one of the two roots of the mean square, was the better price on
+    networks of both kinds; it stays within a factor, because scales of layers may be arbitrary (normalisation).
+    """
+    rms = math.sqrt(float(np.dot(bins.weights, bins.values**2) / bins.weights.sum()))
+    typical = min(max(rule.typical_rms, rms / _FURTHEST), rms * _FURTHEST) if rule.typical_rms else rms
+    return rule.price * rule.share * rms * typical
+
+
 def _fit(bins: Histogram, entries: int) -> tuple[Table, npt.NDArray[np.int64]]:
     partition = optimal_partition(bins.values, bins.weights, entries)
     sizes = np.diff(np.append(partition.starts, bins.values.size))
-    # A bin of the histogram may lie above the largest float32, which it was rounded from.
-    centroids = np.clip(partition.centroids, -_LARGEST, _LARGEST)
-    with np.errstate(over="ignore"):
-        half = centroids.astype(np.float16)
     mass = np.add.reduceat(bins.weights, partition.starts)
-    added = float(np.dot(mass, (centroids - half.astype(np.float64)) ** 2)) if np.isfinite(half).all() else np.inf
-    table = half if added <= HALF_ROUNDING * partition.cost else centroids.astype(np.float32)
+    table = _stored_table(partition.centroids, mass, partition.cost)
     return table, np.repeat(np.arange(len(sizes)), sizes)
+
+
+def _stored_table(centroids: npt.NDArray[np.float64], mass: npt.NDArray[np.float64], error: float) -> Table:
+    """The centroids of cells with these weights as float16, or as float32 where rounding would add to the error."""
+    # A bin of the histogram may lie above the largest float32, which it was rounded from.
+    bounded = np.clip(centroids, -_LARGEST, _LARGEST)
+    with np.errstate(over="ignore"):
+        half = bounded.astype(np.float16)
+    added = float(np.dot(mass, (bounded - half.astype(np.float64)) ** 2)) if np.isfinite(half).all() else np.inf
+    return half if added <= HALF_ROUNDING * error else bounded.astype(np.float32)
 
 
 def predicted_size(weights: Array, entries: int) -> float:

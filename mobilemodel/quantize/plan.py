@@ -12,9 +12,10 @@ encoding = "lossless"
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,10 +24,13 @@ from typing import Any
 from mobilemodel.errors import PlanError
 from mobilemodel.limits import MIB
 from mobilemodel.model import WEIGHT_ROLES, Role, SourceTensor
-from mobilemodel.quantize.rules import AFFINE, DEFAULT_SCHEME, ENCODINGS, PALETTE, Rule, Scheme, scheme_named
+from mobilemodel.quantize import rules
+from mobilemodel.quantize.network import Network, measured_network
+from mobilemodel.quantize.rules import AFFINE, DEFAULT_SCHEME, ENCODINGS, PALETTE, RATE_DISTORTION, Rule, Scheme
 
-_KEYS = ("scheme", "encoding", "bits", "entries", "operator", "name")
-_RULE_KEYS = ("encoding", "bits", "entries")
+_RULE_KEYS = ("encoding", "bits", "entries", "vector", "price", "sqnr")
+_KEYS = ("scheme", *_RULE_KEYS, "operator", "name")
+_WHOLE = ("bits", "entries", "vector")
 _LARGEST_FILE = MIB
 
 
@@ -40,8 +44,23 @@ class Plan:
     operators: dict[str, Rule] = field(default_factory=dict)
     names: dict[str, Rule] = field(default_factory=dict)
 
-    def rule(self, tensor: SourceTensor, fc_weights: int) -> Rule:
-        """The rule for a tensor; of several name patterns that match, the last in the file."""
+    def rule(self, tensor: SourceTensor, fc_weights: int, network: Network | None = None) -> Rule:
+        """The rule for a tensor of a network with so many FC tensors; its prices are relative to ``network``.
+
+        Of several name patterns that match, the last in the file decides.
+        """
+        rule = self._rule(tensor, fc_weights)
+        if not rule.price or network is None or not network.weights or not tensor.elements:
+            return rule
+        typical = math.sqrt(network.energy / tensor.elements)
+        return replace(rule, share=min(tensor.elements / network.weights, 1.0), typical_rms=typical)
+
+    def network(self, tensors: tuple[SourceTensor, ...]) -> Network | None:
+        """Measure what the plan's prices are relative to; None where it has none for these tensors."""
+        count = fc_weight_count(tensors)
+        return measured_network(tensors) if any(self._rule(tensor, count).price for tensor in tensors) else None
+
+    def _rule(self, tensor: SourceTensor, fc_weights: int) -> Rule:
         for pattern, rule in reversed(self.names.items()):
             if fnmatchcase(tensor.name, pattern):
                 return rule
@@ -71,26 +90,39 @@ def load_plan(scheme: str | os.PathLike[str]) -> Plan:
     >>> load_plan("fp16").name
     'fp16'
     """
-    text = os.fspath(scheme)
-    if not text.endswith(".toml"):
-        return Plan(text, scheme_named(text))
-    path = Path(text)
+    if not is_plan_file(scheme):
+        return Plan(os.fspath(scheme), rules.scheme_named(os.fspath(scheme)))
+    return parse_plan(read_plan_file(scheme), scheme)
+
+
+def is_plan_file(scheme: str | os.PathLike[str]) -> bool:
+    """Whether a scheme is a plan's file and not a name."""
+    return os.fspath(scheme).endswith(".toml")
+
+
+def read_plan_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a plan's TOML file; raises PlanError where it cannot be read, or is no TOML."""
+    text, place = os.fspath(path), Path(path)
     try:
-        if path.exists() and not path.is_file():
+        if place.exists() and not place.is_file():
             raise PlanError("cannot read the plan: not a regular file", file=text)
-        if path.stat().st_size > _LARGEST_FILE:
+        if place.stat().st_size > _LARGEST_FILE:
             raise PlanError("the plan is too large", file=text, expected=f"at most {_LARGEST_FILE} bytes")
-        content = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(place.read_text("utf-8"))
     except OSError as error:
         raise PlanError(f"cannot read the plan: {error.strerror}", file=text) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PlanError(f"not TOML: {error}", file=text) from None
     except RecursionError:
         raise PlanError("not TOML: nested too deep", file=text) from None
+
+
+def parse_plan(content: dict[str, Any], path: str | os.PathLike[str]) -> Plan:
+    """The plan that a file's content describes; it is named after the file. Raises PlanError."""
     try:
-        return _parse(content, path.stem)
+        return _parse(content, Path(path).stem)
     except PlanError as error:
-        error.within(file=text)
+        error.within(file=os.fspath(path))
         raise
 
 
@@ -100,10 +132,11 @@ def _parse(content: dict[str, Any], name: str) -> Plan:
     if not isinstance(scheme, str):
         raise PlanError("scheme", expected="a scheme's name", found=scheme)
     everywhere = None
-    if any(key in content for key in _RULE_KEYS):
-        everywhere = _rule({key: content[key] for key in _RULE_KEYS if key in content}, "the global rule")
+    given = {key: content[key] for key in _RULE_KEYS if key in content}
+    if given:
+        everywhere = _rule(given, "the global rule")
     groups: dict[str, dict[str, Rule]] = {"operator": {}, "name": {}}
-    for kind, rules in groups.items():
+    for kind, group in groups.items():
         table = content.get(kind, {})
         if not isinstance(table, dict):
             raise PlanError(kind, expected="a table of tables", found=table)
@@ -111,8 +144,8 @@ def _parse(content: dict[str, Any], name: str) -> Plan:
             if not isinstance(values, dict):
                 raise PlanError(f"{kind}.{key}", expected="a table", found=values)
             _check_keys(values, _RULE_KEYS, f"{kind}.{key}.")
-            rules[key] = _rule(values, f"{kind}.{key}")
-    return Plan(name, scheme_named(scheme), everywhere, groups["operator"], groups["name"])
+            group[key] = _rule(values, f"{kind}.{key}")
+    return Plan(name, rules.scheme_named(scheme), everywhere, groups["operator"], groups["name"])
 
 
 def _check_keys(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
@@ -124,13 +157,21 @@ def _check_keys(table: dict[str, Any], known: tuple[str, ...], where: str) -> No
 
 
 def _rule(values: dict[str, Any], where: str) -> Rule:
-    encoding = values.get("encoding")
+    priced = "price" in values or "sqnr" in values
+    encoding = values.get("encoding", RATE_DISTORTION if priced else None)
     if encoding not in ENCODINGS:
         raise PlanError(f"encoding of {where}", expected=", ".join(ENCODINGS), found=encoding)
-    numbers = {key: values[key] for key in ("bits", "entries") if key in values}
+    numbers = {key: value for key, value in values.items() if key != "encoding"}
     for key, value in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise PlanError(f"{key} of {where}", expected="a whole number", found=value)
+        _check_number(key, value, where)
+    if encoding == RATE_DISTORTION:
+        return _priced_rule(numbers, where)
+    if priced:
+        raise PlanError(f"{encoding} of {where} takes neither price nor sqnr", found=numbers)
+    if encoding == rules.PRODUCT:
+        return _product_rule(numbers, where)
+    if "vector" in numbers:
+        raise PlanError(f"{encoding} of {where} takes no vector", found=numbers)
     if encoding == PALETTE:
         entries = numbers.get("entries", 1 << min(max(numbers.get("bits", 8), 0), 20))
         if len(numbers) == 2 or not 2 <= entries <= 65_536:
@@ -143,3 +184,35 @@ def _rule(values: dict[str, Any], where: str) -> Rule:
     if numbers:
         raise PlanError(f"{encoding} of {where} takes neither bits nor entries", found=numbers)
     return Rule(encoding)
+
+
+def _product_rule(numbers: dict[str, Any], where: str) -> Rule:
+    """Product codebooks: both numbers, or neither for the scheme's choice by the tensor's shape."""
+    vector, entries = numbers.get("vector", 0), numbers.get("entries", 0)
+    given = set(numbers) == {"vector", "entries"} and 1 <= vector <= 256 and 2 <= entries <= 256
+    if numbers and not given:
+        raise PlanError(f"product codebooks of {where}", expected="vector 1 to 256 and entries 2 to 256", found=numbers)
+    return Rule(rules.PRODUCT, entries=entries, vector=vector)
+
+
+def _check_number(key: str, value: Any, where: str) -> None:
+    whole = key in _WHOLE
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise PlanError(f"{key} of {where}", expected="a whole number" if whole else "a number", found=value)
+
+
+def _priced_rule(numbers: dict[str, Any], where: str) -> Rule:
+    """A rate-distortion rule: a price, or the SQNR that is to be kept, or the default price."""
+    if any(key in numbers for key in _WHOLE) or len(numbers) > 1:
+        raise PlanError(f"rate-distortion of {where}", expected="price or sqnr", found=numbers)
+    if "sqnr" in numbers:
+        if not 1 <= numbers["sqnr"] <= rules.LARGEST_SQNR:
+            expected = f"1 to {rules.LARGEST_SQNR:g} dB"
+            raise PlanError(f"sqnr of {where}", expected=expected, found=numbers["sqnr"],
+                            advice="Above, float16 is no larger.")  # fmt: skip
+        return Rule(RATE_DISTORTION, sqnr=float(numbers["sqnr"]))
+    price = numbers.get("price", rules.DEFAULT_PRICE)
+    if not rules.SMALLEST_PRICE <= price <= rules.LARGEST_PRICE:
+        expected = f"{rules.SMALLEST_PRICE:g} to {rules.LARGEST_PRICE:g}"
+        raise PlanError(f"price of {where}", expected=expected, found=price)
+    return Rule(RATE_DISTORTION, price=float(price))

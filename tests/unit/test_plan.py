@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mobilemodel as mm
 from mobilemodel.errors import PlanError
 from mobilemodel.model import Role, SourceTensor
 from mobilemodel.quantize.plan import Plan, fc_weight_count, load_plan
-from mobilemodel.quantize.rules import SCHEMES, Rule, scheme_named
+from mobilemodel.quantize.rules import DEFAULT_PRICE, SCHEMES, Rule, scheme_named
 from tests import models
 
 
@@ -45,6 +46,46 @@ def test_the_scheme_stands_below_everything(tmp_path: Path) -> None:
     assert found.rule(weight("a"), 1) == Rule("palette", entries=300)
     assert found.rule(weight("b"), 1) == Rule("palette", entries=4)
     assert found.rule(weight("c", Role.CONV, "Conv"), 1) == Rule("float16")
+
+
+def test_prices_and_signal_to_noise_ratios(tmp_path: Path) -> None:
+    """A price or an SQNR says which encoding is meant."""
+    found = plan(tmp_path, """
+        price = 0.3
+        [operator.Conv]
+        sqnr = 50
+        [name."fc8*"]
+        encoding = "rate-distortion"
+        [name."fc9*"]
+        encoding = "rate-distortion"
+        price = 1e-3
+    """)
+    assert found.rule(weight("fc"), 1) == Rule("rate-distortion", price=0.3)
+    assert found.rule(weight("bias", Role.OTHER, "", (4,)), 1) == Rule("lossless")
+    assert found.rule(weight("conv", Role.CONV, "Conv"), 1) == Rule("rate-distortion", sqnr=50.0)
+    assert found.rule(weight("fc8"), 1) == Rule("rate-distortion", price=DEFAULT_PRICE)
+    assert found.rule(weight("fc9"), 1) == Rule("rate-distortion", price=1e-3)
+    assert load_plan("auto").rule(weight("fc"), 1) == Rule("rate-distortion", price=DEFAULT_PRICE)
+
+
+def test_a_price_is_relative_to_the_network() -> None:
+    """The share of the weights, and the geometric mean of the tensors' energies, by weights."""
+    large, small = np.full((4, 6), 0.5, np.float32), np.full((2, 4), 8.0, np.float32)
+    tensors = (
+        SourceTensor("a", 1, large.shape, large.tobytes, Role.FC, "Gemm"),
+        SourceTensor("b", 1, small.shape, small.tobytes, Role.CONV, "Conv"),
+        SourceTensor("c", 1, (5,), np.ones(5, np.float32).tobytes, Role.OTHER),
+        SourceTensor("d", 1, (5,), np.full(5, np.nan, np.float32).tobytes, Role.FC),
+    )
+    auto = load_plan("auto")
+    network = auto.network(tensors)
+    assert network is not None
+    assert network.weights == 32
+    assert network.energy == pytest.approx((24 * 0.25) ** 0.75 * (8 * 64) ** 0.25)
+    rule = auto.rule(tensors[1], 1, network)
+    assert rule.share == 0.25
+    assert rule.typical_rms == pytest.approx((network.energy / 8) ** 0.5)
+    assert load_plan("kmeans-4").network(tensors) is None, "nothing is read where nothing has a price"
 
 
 def test_an_empty_plan_is_the_default_scheme(tmp_path: Path) -> None:
@@ -110,6 +151,15 @@ def test_a_name_pattern_reaches_what_is_no_weight(tmp_path: Path) -> None:
         ('encoding = "affine"\nentries = 16', "bits 4, 8 or 16"),
         ('encoding = "float16"\nbits = 16', "takes neither bits nor entries"),
         ('encoding = "lossless"\nentries = 2', "takes neither bits nor entries"),
+        ("price = 0", "price of the global rule: expected 1e-15 to 1000, found 0"),
+        ("price = nan", "price of the global rule"),
+        ('price = "high"', "price of the global rule: expected a number"),
+        ("sqnr = 0.5", "sqnr of the global rule: expected 1 to 60 dB, found 0.5"),
+        ("sqnr = inf", "Above, float16 is no larger"),
+        ("sqnr = 20\nprice = 0.1", "rate-distortion of the global rule: expected price or sqnr"),
+        ('encoding = "rate-distortion"\nbits = 4', "rate-distortion of the global rule: expected price or sqnr"),
+        ('encoding = "palette"\nprice = 0.1', "palette of the global rule takes neither price nor sqnr"),
+        ('encoding = "rate-distorsion"', "encoding of the global rule: expected .*rate-distortion"),
         ("operator = 3", "operator: expected a table of tables"),
         ("[operator]\nConv = 3", "operator.Conv: expected a table"),
         ("name = []", "name: expected a table of tables"),
@@ -156,6 +206,7 @@ def test_every_scheme_has_a_name(tmp_path: Path) -> None:
         ("int8", "affine 8 bit", "affine 8 bit", "affine 8 bit", "affine 8 bit", "lossless", "lossless"),
         ("kmeans-2", "palette of 4", "float16", "palette of 4", "palette of 4", "lossless", "lossless"),
         ("mixed-4-8", "palette of 16", "float16", "palette of 256", "palette of 256", "lossless", "lossless"),
+        ("auto", *["palette at price 0.2"] * 4, "lossless", "lossless"),
         ("palette-6", "palette of 64", "palette of 64", "palette of 64", "palette of 64", "lossless", "lossless"),
     ],
 )  # fmt: skip
