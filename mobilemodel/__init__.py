@@ -21,7 +21,8 @@ from mobilemodel.limits import Limits
 
 if TYPE_CHECKING:
     from mobilemodel.exporter import export
-    from mobilemodel.pipeline.convert import ConvertOptions, convert
+    from mobilemodel.pipeline.convert import convert
+    from mobilemodel.pipeline.options import ConvertOptions
     from mobilemodel.pipeline.preprocessing import PreprocessingOptions
     from mobilemodel.pipeline.verify import verify
     from mobilemodel.runtime.data import read_data

@@ -21,11 +21,16 @@ examples:
   mobilemodel convert alexnet.onnx out.mm --scheme mixed-4-8
   mobilemodel inspect out.mm
   mobilemodel verify out.mm --against alexnet.onnx
+  mobilemodel eval alexnet.onnx out.mm --data pictures/
   mobilemodel export out.mm again.onnx
 """
 PREPROCESSING = """\
 preprocessing is resize, crop, channel order, then (x - mean) * scale on pixels of 0 to 255. It is kept in the bundle
 for the applications that read it; the network is not changed."""
+
+EVALUATION = """\
+pictures are prepared as the options say, else as each bundle says; a model that says nothing takes what the first
+bundle says. docs/eval.md explains every number."""
 
 EXPORT = """\
 a .sqlite3 is a ccv convnet. It takes networks of convolutions with ReLU, pools and LRN, then FC layers, the last one
@@ -46,6 +51,7 @@ def command_line(runs: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_convert(commands)
     _add_inspect(commands)
     _add_verify(commands)
+    _add_eval(commands)
     _add_export(commands)
     _add_converters(commands)
     for name, parser in commands.choices.items():
@@ -81,6 +87,46 @@ def _add_convert(commands: Commands[argparse.ArgumentParser]) -> None:
     add("--json", action="store_true", help="the report as JSON (docs/json.md)")
     add("--force", action="store_true", help="replace an existing output")
     add("--labels", metavar="F", help="class names, one on each line")
+    _add_preprocessing(parser)
+    _add_fitting(parser)
+    _add_transforms(parser)
+    add("--licence", default="", metavar="SPDX", help="licence of the model, such as Apache-2.0")
+    add("--description", default="", metavar="TEXT", help="kept in the bundle")
+
+
+def _add_fitting(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("calibration and search (docs/calibration.md, docs/search.md)").add_argument
+    add("--calibration", metavar="DATA", help="pictures as eval's --data; layers are fitted to the network's responses")
+    add("--held-out", type=_count, metavar="N", help="samples that only judge (default: a quarter where a goal is set)")
+    add("--no-mirror", action="store_true", help="do not use pictures mirrored, too")
+    add("--seed", type=_count, default=1, metavar="N", help="of what is drawn by chance (default 1)")
+    add("--threads", type=_count, default=1, metavar="N", help="of ONNX Runtime; the bytes do not depend on them")
+    add("--target-size", type=_size, metavar="SIZE", help="4MiB, 1.5MB or bytes: the best file of at most this size")
+    add("--max-drop", type=_tolerance, metavar="POINTS", help="the smallest file that loses at most so much top-1")
+    add("--max-divergence", type=_tolerance, metavar="NATS", help="the same for the outputs' divergence: no labels")
+    add("--search", choices=("fast", "thorough"), default="fast", help="thorough: a price factor for each tensor")
+    add("--executor", default="serial", metavar="SPEC", help="serial, threads:N, processes:N or dask://HOST:PORT")
+    add("--width", type=_count, default=1, metavar="N", help="candidates evaluated side by side (default 1)")
+    add("--save-plan", metavar="FILE.toml", help="where the plan that was found goes (default: OUT.toml)")
+
+
+def _add_transforms(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("transforms of the graph (docs/transforms.md)").add_argument
+    add("--fold", action="store_true", help="BatchNormalization and scales into the weights before them")
+    add("--remove-duplicates", action="store_true", help="equal tensors and equal nodes become one")
+    add("--remove-dead", action="store_true", help="nodes, weights and units that no output needs")
+    add("--low-rank", action="append", default=[], metavar="PATTERN=RANK|SHARE", help="split layers in two")
+    add("--sparsity", action="append", default=[], metavar="PATTERN=SHARE", help="set this share of weights to zero")
+
+
+def _size(text: str) -> int:
+    from mobilemodel.converting import size_of
+
+    return size_of(text)
+
+
+def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--mean", metavar="F|V,V,V", help="subtracted: one value, one a channel, or a picture: .npy, .binaryproto")
     add("--scale", metavar="S|S,S,S", help="multiplies what is left")
     add("--channels", choices=("rgb", "bgr", "grey"),
@@ -88,8 +134,26 @@ def _add_convert(commands: Commands[argparse.ArgumentParser]) -> None:
     add("--resize", metavar="MODE", help="short:256, fit:320x240 or 256x256 (height x width), "
         "then :nearest, :bilinear (default), :corners, :area or :bicubic")  # fmt: skip
     add("--crop", metavar="SIZE", help="227, or height x width as 224x192, from the centre")
-    add("--licence", default="", metavar="SPDX", help="licence of the model, such as Apache-2.0")
-    add("--description", default="", metavar="TEXT", help="kept in the bundle")
+
+
+def _add_eval(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "eval", "measure models on data, and compare each with the first", EVALUATION)
+    add = parser.add_argument
+    add("models", nargs="+", metavar="MODEL", help="a bundle or an .onnx file; its content tells which")
+    add("--data", required=True, metavar="DATA", help="a .npz file (x, y), a folder with labels.tsv, a folder of a "
+        "folder for each class, or a folder of pictures")  # fmt: skip
+    add("--limit", type=_count, metavar="N", help="look at N samples, evenly spread over the data")
+    add("--views", type=int, choices=(1, 10), default=1,
+        help="10: the probabilities of corners and centre, also mirrored, are averaged")  # fmt: skip
+    add("--threads", type=_count, default=1, metavar="N", help="threads of ONNX Runtime (default 1)")
+    add("--json", action="store_true", help="as JSON (docs/json.md)")
+    _add_preprocessing(parser)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) < 10 and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, found {text!r}")
+    return int(text)
 
 
 def _add_inspect(commands: Commands[argparse.ArgumentParser]) -> None:

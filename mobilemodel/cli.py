@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from mobilemodel.arguments import Command, command_line, source_options
-from mobilemodel.errors import MobileModelError, escape
+from mobilemodel.errors import MobileModelError, UsageError, escape
 
 if TYPE_CHECKING:
     from mobilemodel.bundle import Bundle
@@ -105,23 +105,18 @@ def _drop_output() -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from mobilemodel.audit.report import report_json, report_text
-    from mobilemodel.pipeline import ConvertOptions, PreprocessingOptions, convert
-    from mobilemodel.pipeline.labels import read_labels
+    from mobilemodel.converting import convert_command, report_json, report_lines
 
-    wanted = PreprocessingOptions(options.mean, options.scale, options.channels, options.resize, options.crop)
-    step, mean_picture = wanted.message() if wanted.given else (None, b"")
-    labels = read_labels(options.labels) if options.labels is not None else ()
     with Progress() as progress:
-        report = convert(options.sources, options.out, scheme=options.scheme, options=ConvertOptions(
-            codec=options.codec, profile=options.profile, force=options.force, dry_run=options.dry_run,
-            converter=options.converter, source=source_options(options), preprocessing=step,
-            mean_picture=mean_picture, labels=labels, licence=options.licence, description=options.description,
-            progress=progress.show,
-        ))  # fmt: skip
-    print(report_json(report) if options.json else report_text(report))
+        report, searching = convert_command(options, progress.show)
+    if options.json:
+        _print_json(report_json(report, searching))
+    else:
+        print(report_lines(report, searching))
     if options.dry_run:
         _talk("dry run: nothing was written")
+    if searching is not None and not searching.found.met:
+        return 1
     return 0
 
 
@@ -166,6 +161,29 @@ def _print_verification(name: str, found: Verification) -> None:
     for output in found.outputs:
         apart = f"largest difference {output.largest_absolute:.3g}, {output.largest_relative:.3g} of its largest value"
         print(f"  output {escape(output.output, 1024)}: {'identical' if output.identical else apart}")
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from mobilemodel.evaluation_text import evaluation_json, evaluation_text, remarks
+    from mobilemodel.pipeline import PreprocessingOptions
+    from mobilemodel.runtime import evaluate_models, read_data
+
+    wanted = PreprocessingOptions(options.mean, options.scale, options.channels, options.resize, options.crop)
+    step, mean_picture = wanted.prepared()
+    data = read_data(options.data)
+    if data.ready and wanted.given:
+        raise UsageError("float32 data go in as they are: there is nothing to prepare", file=options.data)
+    with Progress() as progress:
+        found = evaluate_models(options.models, data, preprocessing=step, mean_picture=mean_picture,
+                                limit=options.limit, views=options.views, threads=options.threads,
+                                progress=progress.show)  # fmt: skip
+    if options.json:
+        _print_json(evaluation_json(found))
+    else:
+        print(evaluation_text(found))
+    for remark in remarks(found):
+        _talk(remark)
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -251,6 +269,7 @@ _COMMANDS: dict[str, Command] = {
     "convert": _convert,
     "inspect": _inspect,
     "verify": _verify,
+    "eval": _eval,
     "export": _export,
     "converters": _converters,
 }

@@ -44,6 +44,8 @@ class TensorReport:
     decision: str
     """``quantized``, ``kept`` or ``declined``"""
     reason: str
+    response_db: float | None = None
+    """SQNR of the layer's response on calibration data; None: not calibrated, or no error"""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from mobilemodel import dtypes
 from mobilemodel.dtypes import DType
@@ -71,6 +72,14 @@ class PreprocessingOptions:
         if self.mean is not None:
             step.mean.extend(_parse_values(self.mean, channels, "--mean"))
         return step, b""
+
+    def prepared(self) -> tuple[pb.Preprocessing | None, npt.NDArray[np.float32] | None]:
+        """As ``message``, for who runs a model now: the mean picture as an array; None where nothing was said."""
+        if not self.given:
+            return None, None
+        step, raw = self.message()
+        size = step.mean_picture
+        return step, np.frombuffer(raw, "<f4").reshape(size.height, size.width, -1) if raw else None
 
 
 def placed(step: pb.Preprocessing, inputs: Sequence[pb.ValueInfo]) -> pb.Preprocessing:

@@ -23,7 +23,7 @@ from mobilemodel.errors import (
     UsageError,
 )
 from mobilemodel.model import NO_OPTIONS, Model, SourceOptions, SourceTensor
-from mobilemodel.pipeline.convert import Progress, silent
+from mobilemodel.pipeline.options import Progress, silent
 from mobilemodel.quantize.loss import measure
 from mobilemodel.quantize.pieces import pieces
 from mobilemodel.runtime import Difference, difference, random_inputs, run, session

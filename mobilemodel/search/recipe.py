@@ -32,9 +32,9 @@ class Calibration:
     """Which data a plan was made with, and how they were used."""
 
     samples: int
-    """the first of the data, which layers are fitted to"""
+    """which layers are fitted to: all of the data that are not held out"""
     held_out: int = 0
-    """the last of the data, which candidates are judged on"""
+    """which candidates are judged on, evenly spread over the data"""
     mirror: bool = False
     """each sample is also used mirrored"""
     shifts: int = 0

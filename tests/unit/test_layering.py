@@ -25,19 +25,24 @@ ALLOWED = {
     "runtime": {"bundle"},
     "audit": {"bundle", "container", "encodings"},
     "quantize": {"encodings", "runtime"},
+    "transforms": set(),
+    "calibration": {"quantize", "runtime", "encodings"},
+    "search": set(),
     "converters": set(),
-    "pipeline": {"converters", "quantize", "audit", "bundle", "runtime"},
+    "pipeline": {
+        "converters", "transforms", "calibration", "search", "quantize", "audit", "bundle", "runtime",
+    },  # fmt: skip
     "export": {"bundle", "converters", "encodings", "codecs"},
-    "listing": {"bundle", "audit", "codecs", "pipeline"},
-    "cli": {"pipeline", "export", "bundle", "audit", "runtime", "listing"},
+    "listing": {"bundle", "audit", "codecs", "pipeline", "runtime"},
+    "cli": {"pipeline", "search", "export", "bundle", "audit", "runtime", "listing"},
     # The package's face hands on what users hold, lazily.
     "face": {"pipeline", "export", "bundle", "runtime"},
     # Writes a bundle as the typed JSON of the vectors.
     "dump": {"bundle", "container", "encodings", "codecs"},
 }
 PARTS = {
-    "writer": "bundle", "exporter": "export", "ccv_export": "export", "arguments": "cli", "__main__": "cli",
-    "__init__": "face",
+    "writer": "bundle", "exporter": "export", "ccv_export": "export", "arguments": "cli", "converting": "cli", "__main__": "cli",
+    "__init__": "face", "evaluation_text": "listing",
 }  # fmt: skip
 HEAVY = ("onnx", "onnxruntime", "PIL", "scipy", "sklearn")
 
