@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mobilemodel.arguments import source_options
-from mobilemodel.errors import PlanError, UsageError
+from mobilemodel.errors import UsageError
 
 if TYPE_CHECKING:
     from mobilemodel.audit.report import Report
@@ -87,8 +87,6 @@ def _fitting(options: argparse.Namespace, scheme: Scheme, searching: bool) -> Fi
     data, sha256 = read_data(options.calibration), data_sha256(options.calibration)
     if planned is not None:
         planned.check_data(sha256, options.calibration)
-        if planned.shifts:
-            raise PlanError("calibration.shifts is not implemented", file=scheme.file, expected=0, found=planned.shifts)
         return FittingOptions(data, sha256, planned.held_out, planned.mirror, planned.damping, planned.seed,
                               options.threads)  # fmt: skip
     held_out = options.held_out if options.held_out is not None else len(data) // _HELD_OUT if searching else 0

@@ -181,7 +181,7 @@ def _recipe(scheme: Scheme, goal: Goal, found: Found, options: ConvertOptions) -
     )  # fmt: skip
     fitting = options.fitting
     calibration = None if fitting is None else Calibration(
-        len(fitting.data) - fitting.held_out, fitting.held_out, fitting.mirror, 0, fitting.damping, fitting.seed,
+        len(fitting.data) - fitting.held_out, fitting.held_out, fitting.mirror, fitting.damping, fitting.seed,
         fitting.sha256,
     )  # fmt: skip
     transforms: Transforms = merged(scheme.recipe.transforms, options.transforms)

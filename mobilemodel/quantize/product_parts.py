@@ -1,8 +1,8 @@
 """A layer's quadratic cut into sub-vectors, and what a choice of tables and codes leaves of it.
 
 Rows of a grouped convolution meet other inputs than those of the next group, so that arrays here have a first axis of
-groups. A short last sub-vector of a segment (spec/tensors.md §3.2) is filled up with inputs that
-are always 0, whatever the table has there.
+groups. A short last sub-vector of a segment (spec/tensors.md §3.2) is filled up with inputs that are always 0,
+whatever its table has there.
 """
 
 from __future__ import annotations
@@ -188,7 +188,8 @@ def cut(response: Response, shape: Shape) -> Parts:
     places = _places(shape, order)
     moments = np.zeros((len(power), shape.padded, shape.padded), np.float32)
     for turned, given in zip(moments, response.moments, strict=True):
-        turned[np.ix_(places, places)] = given / np.float32(by_moment)
+        turned[np.ix_(places, places)] = given
+    moments /= np.float32(by_moment)
     return Parts(shape, moments, weights / by_row, order, scale, scale * scale * by_moment * by_row)
 
 

@@ -15,11 +15,11 @@ from mobilemodel.v1 import bundle_pb2 as pb
 
 def scaled_palette(rounded: Rounded, order: MatrixOrder) -> QuantizedValue:
     """A palette whose entries are the levels that occur, as multiples of a power of two, and whose scales are the
-    rows' steps in units of it: every product is exact in float32.
+    rows' steps in units of it: a reader's products are those of levels and steps, to the last bit.
 
     >>> value = scaled_palette(Rounded(np.int32([[0, -1], [3, 0]]), np.float32([0.5, 1.0])), MatrixOrder())
     >>> value.tables.ravel().tolist(), value.scales.tolist(), value.codes.tolist()
-    ([-1.0, 0.0, 3.0], [0.5, 1.0], [[1, 0], [2, 1]])
+    ([-0.5, 0.0, 1.5], [1.0, 2.0], [[1, 0], [2, 1]])
     """
     used, places = np.unique(rounded.levels, return_inverse=True)
     codes = places.reshape(rounded.levels.shape).astype(code_type(max(len(used), 1)))

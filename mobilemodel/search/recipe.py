@@ -37,8 +37,6 @@ class Calibration:
     """which candidates are judged on, evenly spread over the data"""
     mirror: bool = False
     """each sample is also used mirrored"""
-    shifts: int = 0
-    """copies of each sample, moved by some pixels"""
     damping: float = 0.01
     """added to the diagonal of a layer's second moments, relative to its mean"""
     seed: int = 0

@@ -55,7 +55,6 @@ CALIBRATION = {
     "samples": _whole(1),
     "held_out": _whole(0),
     "mirror": _FLAG,
-    "shifts": _whole(0, 64),
     "damping": _POSITIVE,
     "seed": _whole(0),
     "sha256": Kind("64 hexadecimal digits, lower case",

@@ -72,7 +72,9 @@ class AnyCodecs(PayloadWriter):
             return pb.CODEC_ZLIB, self._zlib(raw)
         return (pb.CODEC_ZSTD, self._zstd(raw)) if codec == 2 else (pb.CODEC_STORED, bytes(raw))
 
-    def encode_matrix(self, raw: bytes | memoryview, shape: MatrixShape, effort: Effort) -> tuple[int, bytes]:
+    def encode_matrix(
+        self, raw: bytes | memoryview, shape: MatrixShape, effort: Effort, part: int = 0
+    ) -> tuple[int, bytes]:
         codec = self.generator.integers(0, 3) if shape.raw_size else 0
         if codec == 1:
             rows = np.frombuffer(raw, np.uint8).reshape(shape.height, shape.row_bytes)

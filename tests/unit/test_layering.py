@@ -29,9 +29,7 @@ ALLOWED = {
     "calibration": {"quantize", "runtime", "encodings"},
     "search": set(),
     "converters": set(),
-    "pipeline": {
-        "converters", "transforms", "calibration", "search", "quantize", "audit", "bundle", "runtime",
-    },  # fmt: skip
+    "pipeline": {"converters", "transforms", "calibration", "search", "quantize", "audit", "bundle", "runtime"},
     "export": {"bundle", "converters", "encodings", "codecs"},
     "listing": {"bundle", "audit", "codecs", "pipeline", "runtime"},
     "cli": {"pipeline", "search", "export", "bundle", "audit", "runtime", "listing"},
@@ -41,10 +39,10 @@ ALLOWED = {
     "dump": {"bundle", "container", "encodings", "codecs"},
 }
 PARTS = {
-    "writer": "bundle", "exporter": "export", "ccv_export": "export", "arguments": "cli", "converting": "cli", "__main__": "cli",
-    "__init__": "face", "evaluation_text": "listing",
+    "writer": "bundle", "exporter": "export", "ccv_export": "export", "arguments": "cli", "converting": "cli",
+    "__main__": "cli", "__init__": "face", "evaluation_text": "listing",
 }  # fmt: skip
-HEAVY = ("onnx", "onnxruntime", "PIL", "scipy", "sklearn")
+HEAVY = ("onnx", "onnxruntime", "PIL", "scipy", "sklearn", "distributed", "tomli_w", "threadpoolctl")
 
 
 def _modules() -> Iterator[tuple[str, Path]]:

@@ -31,6 +31,7 @@ from mobilemodel.v1 import bundle_pb2 as pb
 
 # The functions hide the modules of the same names.
 convert_module = sys.modules["mobilemodel.pipeline.convert"]
+conversion_module = sys.modules["mobilemodel.pipeline.conversion"]
 verify_module = sys.modules["mobilemodel.pipeline.verify"]
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples" / "digits" / "model.onnx"
@@ -107,7 +108,7 @@ def test_an_encoder_that_errs_is_found_before_the_output_appears(
     def err(*arguments: Any) -> Outcome:
         return replace(encode_tensor(*arguments), crc32=1)
 
-    monkeypatch.setattr(convert_module, "encode_tensor", err)
+    monkeypatch.setattr(conversion_module, "encode_tensor", err)
     with pytest.raises(CheckFailedError, match=r"conv1\.bias.*differs"):
         mm.convert(DIGITS, tmp_path / "out.mm")
     assert os.listdir(tmp_path) == []
@@ -212,7 +213,7 @@ def alter_encoded(monkeypatch: pytest.MonkeyPatch, change: Callable[[pb.Tensor],
         change(out)
         return outcome
 
-    monkeypatch.setattr(convert_module, "encode_tensor", encode)
+    monkeypatch.setattr(conversion_module, "encode_tensor", encode)
 
 
 def test_verify_finds_a_loss_that_is_not_the_one_recorded(

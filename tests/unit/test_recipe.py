@@ -30,8 +30,8 @@ from mobilemodel.search.recipe import pattern_of
 
 FULL = Recipe(
     {"scheme": "auto", "price": 1.234567e-9, "operator": {"Conv": {"encoding": "float16"}}},
-    Calibration(6144, 2048, True, 4, 0.01, 7, "0f" * 32),
-    Transforms(True, True, {"fc6.weight": 256, "*": 0.9}, {"fc?.weight": 0.5}),
+    Calibration(6144, 2048, True, 0.01, 7, "0f" * 32),
+    Transforms(True, True, False, {"fc6.weight": 256, "*": 0.9}, {"fc?.weight": 0.5}),
     Searched(4_194_304, 0.5, None, 5, 4_180_000, 0.2, 0.3, 0.45, 0.011),
 )
 # Every character that UTF-8 can hold: quotes, line ends, control and format characters among them.
@@ -57,7 +57,6 @@ encoding = "float16"
 samples = 6144
 held_out = 2048
 mirror = true
-shifts = 4
 damping = 0.01
 seed = 7
 sha256 = "0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f"
@@ -65,6 +64,7 @@ sha256 = "0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f"
 [transforms]
 fold = true
 remove_duplicates = true
+remove_dead = false
 
 [transforms.low_rank]
 "fc6.weight" = 256
@@ -112,7 +112,7 @@ def test_a_pattern_matches_its_own_name_alone(tensor: str, other: str) -> None:
 
 @given(st.builds(Calibration, st.integers(1, 2**31), st.integers(0, 2**31), st.booleans(), st.integers(0, 64),
                  st.floats(0, 1e9), st.integers(0, 2**63 - 1), st.sampled_from(["", "ab" * 32])),
-       st.builds(Transforms, st.booleans(), st.booleans(),
+       st.builds(Transforms, st.booleans(), st.booleans(), st.booleans(),
                  st.dictionaries(NAMES, st.integers(1, 2**40) | st.floats(0.001, 0.999), max_size=3),
                  st.dictionaries(NAMES, st.floats(0.001, 0.999), max_size=3)))  # fmt: skip
 def test_any_tables_come_back(calibration: Calibration, transforms: Transforms) -> None:
@@ -149,7 +149,6 @@ def test_the_plan_reads_the_rules(tmp_path: Path) -> None:
         ({"calibration": {"samples": True}}, "a whole number"),
         ({"calibration": {"samples": 2**63}}, "a whole number"),
         ({"calibration": {"samples": 1, "mirror": 1}}, "calibration.mirror: expected true or false"),
-        ({"calibration": {"samples": 1, "shifts": 65}}, "from 0 to 64"),
         ({"calibration": {"samples": 1, "damping": float("nan")}}, "calibration.damping: expected a number from 0 on"),
         ({"calibration": {"samples": 1, "damping": -1}}, "a number from 0 on"),
         ({"calibration": {"samples": 1, "sha256": "0F" * 32}}, "64 hexadecimal digits"),
