@@ -17,6 +17,8 @@ _SHIFT = 0.7
 """of a cell's deviation along its widest axis, by which a split moves its halves; 0.8 is right for a Gaussian"""
 _AT_ONCE = 1 << 19
 """distances that are computed at a time: 2 MiB stay in the cache"""
+_FILLING = 8
+"""times that entries without points are moved, at most"""
 _REFIT_STEPS = 3
 _USERS = 1024
 """sub-vectors for each entry that a refit looks at where there are more"""
@@ -73,7 +75,7 @@ def _split(points: Float32, weights: Float64, entries: int) -> Float32:
 
 def _all_used(points: Float32, weights: Float64, table: Float32, entries: int) -> Float32:
     """Entries that are no point's nearest move to the points that are worst off."""
-    for _ in range(entries):
+    for _ in range(_FILLING):
         nearest = _nearest(points, table)
         used = np.bincount(nearest, minlength=len(table)) > 0
         if used.sum() >= entries:

@@ -123,8 +123,13 @@ def test_no_sweep_and_no_refit_raises_the_error(
 
 @given(st.integers(1, 12), st.integers(1, 10), st.integers(1, 4), st.booleans(), st.integers(0, 99))
 def test_enough_entries_are_exact(rows: int, columns: int, vector: int, shared: bool, seed: int) -> None:
-    """With nothing known of the inputs, and entries for all distinct sub-vectors, the weights come back."""
-    weights = (np.random.default_rng(seed).integers(-3, 4, (rows, columns)) / 4).astype(np.float32)
+    """With nothing known of the inputs, and entries for all distinct sub-vectors, the weights come back.
+
+    Distinct values are a thousandth of their spread apart, or more: distances are computed in float32.
+    """
+    generator = np.random.default_rng(seed)
+    distinct = ((generator.permutation(64)[:5] - 30) / 37).astype(np.float32)
+    weights = distinct[generator.integers(0, 5, (rows, columns))]
     response = Response(weights, np.eye(columns, dtype=np.float32)[None], np.ones(rows))
     made = quantize_product(response, vector=vector, entries=256, segment=0, seed=0, shared=shared)
     np.testing.assert_array_equal(made.decoded, weights)

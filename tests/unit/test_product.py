@@ -12,7 +12,7 @@ from mobilemodel.errors import LimitExceededError, UsageError
 from mobilemodel.quantize.product import Product, quantize_product
 from mobilemodel.quantize.product_cost import default_option, product_options, theoretical_cost
 from mobilemodel.quantize.product_parts import cut, shape_of
-from mobilemodel.quantize.product_passes import upper_factor
+from mobilemodel.quantize.product_passes import in_turn, refit, upper_factor
 from mobilemodel.quantize.response import Response, response_error, response_signal
 
 Floats = npt.NDArray[np.float32]
@@ -199,6 +199,20 @@ def test_a_factor_is_upper_triangular() -> None:
     assert not np.tril(factor[0], -1).any()
     flat = np.ones((1, 12, 12), np.float32)
     assert np.isfinite(upper_factor(flat)).all()
+
+
+def test_a_refit_of_few_entries_looks_at_some_rows() -> None:
+    """1024 sub-vectors for each entry tell it well enough: the error of all rows falls."""
+    response = layer(640, 64)
+    parts = cut(response, shape_of(640, 64, 4, 2, 0, shared=True))
+    tables = np.array([[[-0.1] * 4, [0.1] * 4]], np.float32)
+    progress = in_turn(parts, parts.target(response.target), upper_factor(parts.moments), tables)
+    before = progress.error
+    assert progress.codes.size > 4 * 1024 * 2
+    gain = refit(parts, progress)
+    assert gain > 0.02
+    assert progress.error == pytest.approx((1 - gain) * before)
+    assert not refit(parts, progress) > 0.5 * gain
 
 
 def test_what_has_most_power_comes_first() -> None:
