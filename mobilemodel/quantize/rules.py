@@ -134,7 +134,7 @@ SCHEMES: dict[str, Scheme] = {
     "auto": auto(DEFAULT_PRICE),
     "qcnn": qcnn,
 }
-DEFAULT_SCHEME = "mixed-4-8"
+DEFAULT_SCHEME = "auto"
 
 
 def scheme_named(name: str) -> Scheme:

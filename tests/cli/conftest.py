@@ -114,10 +114,10 @@ def model_of(nodes: list[NodeProto], weights: dict[str, Any]) -> ModelProto:
 
 @pytest.fixture(scope="session")
 def digits_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example converted by the default scheme, with its preprocessing and labels."""
+    """The example converted by Klaus's mix, with its preprocessing and labels."""
     out = tmp_path_factory.mktemp("digits") / "digits.mm"
-    arguments = [DIGITS / "model.onnx", out, "--mean", "120", "--scale", "0.015625", "--channels", "grey"]
-    found = run_process("convert", *arguments, "--labels", DIGITS / "labels.txt")
+    prepared = ["--mean", "120", "--scale", "0.015625", "--channels", "grey", "--labels", DIGITS / "labels.txt"]
+    found = run_process("convert", DIGITS / "model.onnx", out, "--scheme", "mixed-4-8", *prepared)
     assert found.code == 0, found.err
     return out
 

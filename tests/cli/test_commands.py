@@ -35,10 +35,16 @@ def test_each_scheme_converts_and_verifies(scheme: str, tmp_path: Path, call: Co
     assert call("verify", out, "--against", MODEL).code == 0
 
 
-def test_the_default_scheme_is_the_mix(tmp_path: Path, call: Command) -> None:
+def test_the_default_scheme_is_auto(tmp_path: Path, call: Command) -> None:
     report = json.loads(call("convert", MODEL, tmp_path / "out.mm", "--json").out)
     encodings = {row["name"]: (row["encoding"], row["bits"]) for row in report["tensors"]}
-    assert report["scheme"] == "mixed-4-8"
+    assert report["scheme"] == "auto"
+    assert {encodings[name][0] for name in WEIGHTS} == {"palette"}
+
+
+def test_the_mix_of_schemes(tmp_path: Path, call: Command) -> None:
+    report = json.loads(call("convert", MODEL, tmp_path / "out.mm", "--scheme", "mixed-4-8", "--json").out)
+    encodings = {row["name"]: (row["encoding"], row["bits"]) for row in report["tensors"]}
     assert [encodings[name] for name in WEIGHTS] == [
         ("dense", 16), ("dense", 16), ("palette", 4), ("palette", 8), ("palette", 8),
     ]  # fmt: skip

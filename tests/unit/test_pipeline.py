@@ -83,7 +83,7 @@ def test_the_report_adds_up(tmp_path: Path) -> None:
         assert bundle.report() is not None
         for row in report.tensors:
             assert row.stored_bytes == bundle[row.name].stored_bytes
-        assert bundle.manifest.scheme == report.scheme == "mixed-4-8"
+        assert bundle.manifest.scheme == report.scheme == "auto"
         payloads = sum(entry.stored_size for entry in bundle.manifest.payloads)
     assert report.manifest_bytes == report.file_bytes - payloads
     order = [row.name for row in report.tensors if row.role != "other"]

@@ -90,8 +90,7 @@ def test_a_price_is_relative_to_the_network() -> None:
 
 def test_an_empty_plan_is_the_default_scheme(tmp_path: Path) -> None:
     found = plan(tmp_path, "")
-    assert found.rule(weight("fc6"), 2) == Rule("palette", entries=16)
-    assert found.rule(weight("fc7", rank=1), 2) == Rule("palette", entries=256)
+    assert found.rule(weight("fc6"), 2) == Rule("rate-distortion", price=DEFAULT_PRICE)
 
 
 def test_the_global_rule_is_for_weights_only(tmp_path: Path) -> None:
