@@ -79,7 +79,8 @@ def _add_convert(commands: Commands[argparse.ArgumentParser]) -> None:
     add("sources", nargs="+", metavar="SRC", help="the model's file or files")
     add("out", metavar="OUT", help="the bundle to write, such as out.mm")
     add("--scheme", default="auto", metavar="NAME|FILE.toml",
-        help="auto (default), qcnn, lossless, fp16, int8, kmeans-8|4|2|1, mixed-4-8, palette-8|6|4, or a plan")  # fmt: skip
+        help="auto (default), qcnn, lossless, fp16, int8, kmeans-8|4|2|1, mixed-4-8, palette-8|6|4, "
+        "or a plan")  # fmt: skip
     add("--codec", choices=("auto", "zstd", "png"), default="auto", help="what packs the codes")
     add("--profile", choices=("full", "baseline"), default="full", help="baseline: readers need no zstd")
     _add_source_options(parser)

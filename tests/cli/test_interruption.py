@@ -137,7 +137,8 @@ def test_export_leaves_nothing_behind(number: str, suffix: str, tmp_path: Path, 
 def test_convert_out_of_disk(share: float, tmp_path: Path, digits_bundle: Path) -> None:
     out = tmp_path / "out.mm"
     out.write_bytes(b"old")
-    arguments = ["--mean", "120", "--scale", "0.015625", "--channels", "grey", "--labels", DIGITS / "labels.txt"]
+    prepared = ["--mean", "120", "--scale", "0.015625", "--channels", "grey", "--labels", DIGITS / "labels.txt"]
+    arguments = ["--scheme", "mixed-4-8", *prepared]
     size = int(share * digits_bundle.stat().st_size)
     limits = {resource.RLIMIT_FSIZE: size}
     found = run_process("convert", MODEL, out, "--force", *arguments, limits=limits)
