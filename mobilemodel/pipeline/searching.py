@@ -88,9 +88,15 @@ def convert_within(
     limits = (goal.target_size, goal.largest_drop, goal.largest_divergence)
     if sum(limit is not None for limit in limits) != 1:
         raise UsageError("the goal of a search", expected="a target size, a largest drop or a largest divergence")
+    started_from = scheme.recipe.rules.get("scheme", "auto")
+    if started_from != "auto":
+        raise UsageError("only the scheme auto has a price to search", found=started_from,
+                         advice="Use --scheme auto, or a plan that starts from it.")  # fmt: skip
     fitting = options.fitting
-    if goal.target_size is None and (fitting is None or not fitting.held_out):
+    if goal.target_size is None and fitting is None:
         raise UsageError("a largest drop or divergence needs calibration data", advice="Give --calibration DATA.")
+    if goal.target_size is None and fitting is not None and not fitting.held_out:
+        raise UsageError("a largest drop or divergence needs samples to judge on", advice="Give --held-out N.")
     if goal.largest_drop is not None and fitting is not None and fitting.data.classes is None:
         raise UsageError("a largest drop needs data with classes", file=fitting.data.file,
                          advice="Give --max-divergence instead: it does without.")  # fmt: skip
@@ -98,7 +104,7 @@ def convert_within(
     _check_outputs(source_paths(source), out, plan_file, options)
     quiet = replace(options, dry_run=True, force=False, progress=silent)
     # The name that the saved plan will give its bundle: the same bytes.
-    trial = Trial(paths, scheme.recipe, str(scheme.recipe.rules.get("scheme", "auto")), scheme.file, quiet)
+    trial = Trial(paths, scheme.recipe, "auto", scheme.file, quiet)
     found = _search(trial, goal, _first_price(trial, goal))
     if found.chosen is None:
         raise UsageError(f"the goal cannot be reached: {found.reason}")

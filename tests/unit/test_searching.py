@@ -97,9 +97,9 @@ def test_a_target_is_hit_within_one_per_cent_below_and_the_plan_repeats_it(with_
 
 def test_a_search_that_started_from_a_plan_saves_one_that_repeats_it(case: Case) -> None:
     mine = case.folder / "mine.toml"
-    mine.write_text('scheme = "palette-6"\n[name."conv1.weight"]\nencoding = "float16"\n[transforms]\nfold = true\n')
+    mine.write_text('scheme = "auto"\n[name."conv1.weight"]\nencoding = "float16"\n[transforms]\nfold = true\n')
     found = case.search(Goal(target_size=6000), scheme=mine)
-    assert found.report.scheme == "palette-6"
+    assert found.report.scheme == "auto"
     assert case.again() == case.out.read_bytes()
     saved = tomllib.loads(found.plan)
     assert saved["name"]["conv1.weight"] == {"encoding": "float16"}
@@ -191,9 +191,18 @@ def test_exactly_one_goal_is_given(case: Case, goal: Goal) -> None:
 
 
 @pytest.mark.usefixtures("no_trials")
+@pytest.mark.parametrize("name", ["qcnn", "palette-6"])
+def test_a_scheme_without_a_price_cannot_be_searched(case: Case, name: str) -> None:
+    mine = case.folder / "mine.toml"
+    mine.write_text(f'scheme = "{name}"\n')
+    with pytest.raises(UsageError, match="only the scheme auto has a price"):
+        convert_within(case.source, case.out, Goal(target_size=5000), read_scheme(mine), case.options())
+
+
+@pytest.mark.usefixtures("no_trials")
 def test_a_drop_needs_data_and_classes_and_says_so_before_the_search(case: Case) -> None:
     for options in (ConvertOptions(), case.options(held_out=0)):
-        with pytest.raises(UsageError, match="needs calibration data"):
+        with pytest.raises(UsageError, match=r"needs (calibration data|samples to judge on)"):
             case.search(Goal(largest_drop=1.0), options)
     unlabelled = replace(case, data=replace(case.data, classes=None))
     with pytest.raises(UsageError, match="data with classes") as caught:
