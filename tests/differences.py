@@ -10,8 +10,8 @@ import numpy as np
 from onnx import ModelProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from mobilemodel.calibration.backward import Backward
-from mobilemodel.calibration.graph import operations, paths
+from mobilemodel.gradients.backward import Backward
+from mobilemodel.gradients.paths import operations, paths
 from mobilemodel.runtime.session import run, session
 from tests.models import Array, model, value
 

@@ -1,1 +1,1 @@
-"""What data tell about a network: sensitivities, second moments, refits; streamed through ONNX Runtime."""
+"""Layers fitted to data: second moments of their inputs, refits, one layer after the other through ONNX Runtime."""

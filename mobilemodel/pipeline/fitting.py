@@ -13,12 +13,12 @@ import numpy.typing as npt
 from mobilemodel import dtypes
 from mobilemodel.calibration.arithmetic import one_thread
 from mobilemodel.calibration.calibrate import Calibrated, LayerResult, Quantized, Quantizer, Settings, calibrate
-from mobilemodel.calibration.gradients import output_sensitivity
 from mobilemodel.calibration.layers import Layer, find_layers
 from mobilemodel.calibration.samples import BATCH, Samples
 from mobilemodel.calibration.segments import read_graph
 from mobilemodel.dtypes import DType
 from mobilemodel.errors import UnsupportedSourceError, UsageError
+from mobilemodel.gradients.sensitivity import output_sensitivity
 from mobilemodel.model import GRAPH_LOCATION, WEIGHT_ROLES, Model
 from mobilemodel.pipeline.options import FittingOptions
 from mobilemodel.quantize import rules

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mobilemodel.calibration.derivatives.step import unbroadcast, window
+from mobilemodel.gradients.derivatives.step import unbroadcast, window
 from tests.differences import apart, check_operator, numbers
 
 SEEDS = st.integers(0, 1000)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from mobilemodel.calibration import backward
-from mobilemodel.calibration.derivatives import DERIVATIVES
-from mobilemodel.calibration.gradients import Sensitivity, output_sensitivity
-from mobilemodel.calibration.likelihood import Kind, Target, random_signs, start
 from mobilemodel.errors import CheckFailedError, MalformedSourceError, UnsupportedSourceError, UsageError
+from mobilemodel.gradients import backward
+from mobilemodel.gradients.derivatives import DERIVATIVES
+from mobilemodel.gradients.likelihood import Kind, Target, random_signs, start
+from mobilemodel.gradients.sensitivity import Sensitivity, output_sensitivity
 from mobilemodel.runtime.session import random_inputs
 from tests.convnets import convnet
 from tests.differences import apart, check_operator, exactly, gradients, numbers

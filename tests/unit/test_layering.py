@@ -26,10 +26,13 @@ ALLOWED = {
     "audit": {"bundle", "container", "encodings"},
     "quantize": {"encodings", "runtime"},
     "transforms": set(),
+    "gradients": {"runtime"},
     "calibration": {"quantize", "runtime", "encodings"},
     "search": set(),
     "converters": set(),
-    "pipeline": {"converters", "transforms", "calibration", "search", "quantize", "audit", "bundle", "runtime"},
+    "pipeline": {
+        "converters", "transforms", "gradients", "calibration", "search", "quantize", "audit", "bundle", "runtime"
+    },
     "export": {"bundle", "converters", "encodings", "codecs"},
     "listing": {"bundle", "audit", "codecs", "pipeline", "runtime"},
     "cli": {"pipeline", "search", "export", "bundle", "audit", "runtime", "listing"},

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mobilemodel.calibration.derivatives.step import Array, Derivative, Operation, Step
+from mobilemodel.gradients.derivatives.step import Array, Derivative, Operation, Step
 
 
 def _batch_normalization(step: Step) -> Mapping[int, Array]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mobilemodel.calibration.derivatives.step import Array, Derivative, Operation, Step, unbroadcast, window
-from mobilemodel.calibration.derivatives.windows import Windows
+from mobilemodel.gradients.derivatives.step import Array, Derivative, Operation, Step, unbroadcast, window
+from mobilemodel.gradients.derivatives.windows import Windows
 
 
 def _conv(step: Step) -> Mapping[int, Array]:

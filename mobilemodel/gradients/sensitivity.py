@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mobilemodel.calibration.backward import Backward
-from mobilemodel.calibration.graph import operations, paths
-from mobilemodel.calibration.likelihood import targets
 from mobilemodel.errors import UnsupportedSourceError, UsageError
+from mobilemodel.gradients.backward import Backward
+from mobilemodel.gradients.likelihood import targets
+from mobilemodel.gradients.paths import operations, paths
 from mobilemodel.runtime.session import parse_model
 
 Array = npt.NDArray[Any]

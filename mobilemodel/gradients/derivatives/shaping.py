@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mobilemodel.calibration.derivatives.step import EVERY, Array, Derivative, Operation, Step, unbroadcast, window
+from mobilemodel.gradients.derivatives.step import EVERY, Array, Derivative, Operation, Step, unbroadcast, window
 
 _WITHOUT_END = frozenset((2**31 - 1, 2**63 - 1))
 

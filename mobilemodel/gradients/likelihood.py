@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mobilemodel.calibration.derivatives import Operation
-from mobilemodel.calibration.derivatives.normalization import softmax_axes
 from mobilemodel.errors import CheckFailedError
+from mobilemodel.gradients.derivatives import Operation
+from mobilemodel.gradients.derivatives.normalization import softmax_axes
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mobilemodel.calibration.derivatives.step import Array, Step
+from mobilemodel.gradients.derivatives.step import Array, Step
 
 
 @dataclass(frozen=True)

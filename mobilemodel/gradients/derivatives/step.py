@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mobilemodel.calibration.kernels import Kernels
+from mobilemodel.gradients.kernels import Kernels
 
 Array = npt.NDArray[Any]
 

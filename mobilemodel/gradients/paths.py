@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mobilemodel.calibration.derivatives import DERIVATIVES, STEADY, Derivative, Operation
+from mobilemodel.gradients.derivatives import DERIVATIVES, STEADY, Derivative, Operation
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto

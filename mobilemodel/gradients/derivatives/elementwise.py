@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mobilemodel.calibration.derivatives.step import EVERY, Array, Derivative, Operation, Step, unbroadcast
 from mobilemodel.errors import UnsupportedSourceError
+from mobilemodel.gradients.derivatives.step import EVERY, Array, Derivative, Operation, Step, unbroadcast
 
 _SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 """defaults of the ONNX specification"""

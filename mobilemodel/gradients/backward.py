@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mobilemodel.calibration.derivatives import Operation, Step
-from mobilemodel.calibration.graph import Paths, Stage, constants, plain
-from mobilemodel.calibration.kernels import Kernels
-from mobilemodel.calibration.likelihood import Target, deviation, random_signs, start
 from mobilemodel.errors import CheckFailedError, MobileModelError, UnsupportedSourceError, UsageError
+from mobilemodel.gradients.derivatives import Operation, Step
+from mobilemodel.gradients.kernels import Kernels
+from mobilemodel.gradients.likelihood import Target, deviation, random_signs, start
+from mobilemodel.gradients.paths import Paths, Stage, constants, plain
 from mobilemodel.runtime.session import run, session
 
 if TYPE_CHECKING:

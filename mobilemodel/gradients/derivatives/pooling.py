@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mobilemodel.calibration.derivatives.step import Array, Derivative, Step, window
-from mobilemodel.calibration.derivatives.windows import Windows
+from mobilemodel.gradients.derivatives.step import Array, Derivative, Step, window
+from mobilemodel.gradients.derivatives.windows import Windows
 
 
 def _max_pool(step: Step) -> Mapping[int, Array]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from mobilemodel.calibration.derivatives import elementwise, linear, normalization, pooling, shaping
-from mobilemodel.calibration.derivatives.step import Derivative, Operation, Step
+from mobilemodel.gradients.derivatives import elementwise, linear, normalization, pooling, shaping
+from mobilemodel.gradients.derivatives.step import Derivative, Operation, Step
 
 DERIVATIVES: Mapping[str, Derivative] = {
     **elementwise.DERIVATIVES,
