@@ -116,6 +116,7 @@ def _add_transforms(parser: argparse.ArgumentParser) -> None:
     add("--fold", action="store_true", help="BatchNormalization and scales into the weights before them")
     add("--remove-duplicates", action="store_true", help="equal tensors and equal nodes become one")
     add("--remove-dead", action="store_true", help="nodes, weights and units that no output needs")
+    add("--order-units", action="store_true", help="hidden units by their norm: the codes take less, and no unit cares")
     add("--low-rank", action="append", default=[], metavar="PATTERN=RANK|SHARE", help="split layers in two")
     add("--sparsity", action="append", default=[], metavar="PATTERN=SHARE", help="set this share of weights to zero")
 

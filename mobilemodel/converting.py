@@ -98,7 +98,8 @@ def _transforms(options: argparse.Namespace) -> Transforms:
 
     low_rank = dict(_amount(text, "--low-rank") for text in options.low_rank)
     sparsity = {name: float(share) for name, share in (_amount(text, "--sparsity") for text in options.sparsity)}
-    return Transforms(options.fold, options.remove_duplicates, options.remove_dead, low_rank, sparsity)
+    return Transforms(options.fold, options.remove_duplicates, options.remove_dead, options.order_units,
+                      low_rank, sparsity)  # fmt: skip
 
 
 def _amount(text: str, option: str) -> tuple[str, int | float]:

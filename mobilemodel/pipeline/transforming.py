@@ -18,7 +18,16 @@ from mobilemodel.errors import UsageError
 from mobilemodel.model import WEIGHT_ROLES, Model
 from mobilemodel.runtime.session import parse_model
 from mobilemodel.search.recipe import Transforms, shares
-from mobilemodel.transforms import Transformed, fold, low_rank, low_rank_layers, prune, remove_dead, remove_duplicates
+from mobilemodel.transforms import (
+    Transformed,
+    fold,
+    low_rank,
+    low_rank_layers,
+    order_units,
+    prune,
+    remove_dead,
+    remove_duplicates,
+)
 
 MOMENT_SAMPLES = 4096
 """that the moments of a layer to be transformed are taken over"""
@@ -38,13 +47,14 @@ def merged(planned: Transforms, asked: Transforms) -> Transforms:
         planned.fold or asked.fold,
         planned.remove_duplicates or asked.remove_duplicates,
         planned.remove_dead or asked.remove_dead,
+        planned.order_units or asked.order_units,
         {**planned.low_rank, **asked.low_rank},
         {**planned.sparsity, **asked.sparsity},
     )
 
 
 def transform(model: Model, wanted: Transforms, samples: Samples | None) -> TransformedModel:
-    """Fold, merge duplicates, prune, remove what is dead, then split layers, in this order.
+    """Fold, merge duplicates, prune, remove what is dead, order units, then split layers, in this order.
 
     ``samples`` make pruning and the split respect what the layers' inputs are like.
 
@@ -61,6 +71,8 @@ def transform(model: Model, wanted: Transforms, samples: Samples | None) -> Tran
         model = _noted(prune(model, shares_of, moments=moments_of), notes)
     if wanted.remove_dead:
         model = _noted(remove_dead(model), notes)
+    if wanted.order_units:
+        model = _noted(order_units(model), notes)
     for pattern, amount in wanted.low_rank.items():
         layers = [name for name in low_rank_layers(model) if fnmatchcase(name, pattern)]
         if not layers:

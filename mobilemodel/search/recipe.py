@@ -61,6 +61,8 @@ class Transforms:
     """tensors with the same values become one"""
     remove_dead: bool = False
     """nodes, weights and units that no output needs go"""
+    order_units: bool = False
+    """units of hidden layers are put in the order of their weights' norms"""
     low_rank: Mapping[str, int | float] = field(default_factory=dict)
     """pattern of tensors' names -> rank, or a share of the energy below 1"""
     sparsity: Mapping[str, float] = field(default_factory=dict)

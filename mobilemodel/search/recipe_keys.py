@@ -64,6 +64,7 @@ TRANSFORMS = {
     "fold": _FLAG,
     "remove_duplicates": _FLAG,
     "remove_dead": _FLAG,
+    "order_units": _FLAG,
     "low_rank": _amounts("a rank, or a share of the energy below 1", _is_rank),
     "sparsity": _amounts("a share of the weights below 1", _is_share),
 }

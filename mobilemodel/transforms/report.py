@@ -21,7 +21,7 @@ class Change:
     """One thing that a transform did."""
 
     transform: str
-    """``fold``, ``remove_dead``, ``remove_duplicates``, ``low_rank`` or ``prune``"""
+    """``fold``, ``remove_dead``, ``remove_duplicates``, ``order_units``, ``low_rank`` or ``prune``"""
     layer: str
     """the node, by its name or else by its first output; of a tensor alone, the tensor"""
     what: str

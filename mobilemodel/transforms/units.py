@@ -58,7 +58,7 @@ class DeadUnits:
         self.draft.remove_unused(self._replaced)
 
     def _look_at(self, layer: Layer) -> None:
-        silent = np.asarray(~_by_unit(layer).any(axis=1))
+        silent = np.asarray(~by_unit(layer).any(axis=1))
         added = bias_node(self.draft, layer)
         bias = self._bias(layer, added)
         start = added.output[0] if added is not None else layer.node.output[0]
@@ -118,10 +118,10 @@ class DeadUnits:
         before = self._size([layer.node, *(path.taker.node for path in paths)])
         tensors = [layer.weight.tensor.name, *(path.taker.weight.tensor.name for path in paths)]
         axis = 0 if layer.operator == CONV or layer.transposed else 1
-        draft.add_tensor(_taken(layer.weight.tensor, layer.weight.axes[axis], left))
+        draft.add_tensor(taken(layer.weight.tensor, layer.weight.axes[axis], left))
         if added is not None:
             tensor = self._bias_tensor(added)
-            draft.add_tensor(_taken(tensor, 0, left))
+            draft.add_tensor(taken(tensor, 0, left))
             tensors.append(tensor.name)
         elif layer.bias:
             tensors.append(self._set_bias(layer, bias[left]))
@@ -130,7 +130,7 @@ class DeadUnits:
             taker = path.taker
             columns = (left[:, None] * path.spread + np.arange(path.spread)).reshape(-1)
             axis = 1 if taker.operator == CONV or taker.transposed else 0
-            draft.add_tensor(_taken(taker.weight.tensor, taker.weight.axes[axis], columns))
+            draft.add_tensor(taken(taker.weight.tensor, taker.weight.axes[axis], columns))
             if shift.any():
                 known = bias_of(draft, taker)
                 assert not isinstance(known, str)
@@ -167,7 +167,7 @@ class DeadUnits:
                 self.draft.shapes[name] = (*shape[:axis], size // layer.outputs * left, *shape[axis:][1:])
 
 
-def _by_unit(layer: Layer) -> Array:
+def by_unit(layer: Layer) -> Array:
     """The weights of each output: outputs x all others."""
     weight = layer.seen(read(layer.weight.tensor))
     return (weight if layer.operator == CONV or layer.transposed else weight.T).reshape(layer.outputs, -1)
@@ -191,8 +191,8 @@ def _shift(path: Path, values: Array) -> Array:
     return np.asarray(alpha * (parts @ values[live]))
 
 
-def _taken(tensor: SourceTensor, axis: int, indices: npt.NDArray[np.int64]) -> SourceTensor:
-    """Part of a tensor along an axis, taken anew at each read."""
+def taken(tensor: SourceTensor, axis: int, indices: npt.NDArray[np.int64]) -> SourceTensor:
+    """Part of a tensor along an axis, in the order of ``indices``, taken anew at each read."""
     dims = (*tensor.dims[:axis], len(indices), *tensor.dims[axis + 1 :])
     return replace(tensor, dims=dims, read=partial(_read_taken, tensor, axis, indices))
 

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from mobilemodel.audit.multiply_adds import count_multiply_adds
 from mobilemodel.model import WEIGHT_ROLES, Model
-from mobilemodel.transforms import Change, fold, low_rank, low_rank_layers, remove_dead, remove_duplicates
+from mobilemodel.transforms import Change, fold, low_rank, low_rank_layers, order_units, remove_dead, remove_duplicates
 from mobilemodel.transforms.factors import factored, spectrum
 from mobilemodel.transforms.moments import response_error
 from mobilemodel.transforms.saliency import smallest, surgeon
@@ -237,6 +237,22 @@ def test_removing_dead_units_keeps_what_the_network_computes(made: ModelProto) -
         if change.before is not None and change.after is not None:
             assert change.after.parameters < change.before.parameters + 8
     assert not remove_dead(transformed.model).changes
+
+
+@given(layers_with_dead_units())
+def test_ordering_units_keeps_what_the_network_computes(made: ModelProto) -> None:
+    """Rows of one layer and columns of the next move together; once in order they stay."""
+    model = imported(made)
+    transformed = order_units(model)
+    assert largest_difference(made, plain(transformed.model)) < CLOSE
+    check_descriptions(transformed.model)
+    old = {tensor.name: tensor for tensor in model.tensors}
+    new = {tensor.name: tensor for tensor in transformed.model.tensors}
+    assert new.keys() == old.keys()
+    for change in transformed.changes:
+        for name in change.tensors:
+            assert sorted(new[name].read()) == sorted(old[name].read())
+    assert not order_units(transformed.model).changes
 
 
 @st.composite

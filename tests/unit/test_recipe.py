@@ -31,7 +31,7 @@ from mobilemodel.search.recipe import pattern_of
 FULL = Recipe(
     {"scheme": "auto", "price": 1.234567e-9, "operator": {"Conv": {"encoding": "float16"}}},
     Calibration(6144, 2048, True, 0.01, 7, "0f" * 32),
-    Transforms(True, True, False, {"fc6.weight": 256, "*": 0.9}, {"fc?.weight": 0.5}),
+    Transforms(True, True, False, False, {"fc6.weight": 256, "*": 0.9}, {"fc?.weight": 0.5}),
     Searched(4_194_304, 0.5, None, 5, 4_180_000, 0.2, 0.3, 0.45, 0.011),
 )
 # Every character that UTF-8 can hold: quotes, line ends, control and format characters among them.
