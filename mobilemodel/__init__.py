@@ -22,9 +22,11 @@ from mobilemodel.limits import Limits
 if TYPE_CHECKING:
     from mobilemodel.exporter import export
     from mobilemodel.pipeline.convert import convert
-    from mobilemodel.pipeline.options import ConvertOptions
+    from mobilemodel.pipeline.options import ConvertOptions, FittingOptions
     from mobilemodel.pipeline.preprocessing import PreprocessingOptions
+    from mobilemodel.pipeline.searching import Goal, convert_within
     from mobilemodel.pipeline.verify import verify
+    from mobilemodel.runtime.comparison import evaluate_models
     from mobilemodel.runtime.data import read_data
     from mobilemodel.runtime.evaluate import evaluate
     from mobilemodel.runtime.session import session
@@ -33,14 +35,17 @@ __version__ = "0.1.0"
 FORMAT_VERSION = "1.0"
 
 _LAZY = {
-    "ConvertOptions": "mobilemodel.pipeline", "PreprocessingOptions": "mobilemodel.pipeline",
-    "convert": "mobilemodel.pipeline", "evaluate": "mobilemodel.runtime", "export": "mobilemodel.exporter",
-    "read_data": "mobilemodel.runtime", "session": "mobilemodel.runtime", "verify": "mobilemodel.pipeline",
+    "ConvertOptions": "mobilemodel.pipeline", "FittingOptions": "mobilemodel.pipeline",
+    "Goal": "mobilemodel.pipeline", "PreprocessingOptions": "mobilemodel.pipeline",
+    "convert": "mobilemodel.pipeline", "convert_within": "mobilemodel.pipeline", "evaluate": "mobilemodel.runtime",
+    "evaluate_models": "mobilemodel.runtime", "export": "mobilemodel.exporter", "read_data": "mobilemodel.runtime",
+    "session": "mobilemodel.runtime", "verify": "mobilemodel.pipeline",
 }  # fmt: skip
 
 __all__ = [
-    "FORMAT_VERSION", "Bundle", "ConvertOptions", "Limits", "MobileModelError", "PreprocessingOptions", "Tensor",
-    "__version__", "convert", "evaluate", "export", "open", "parse_bundle", "read_data", "session", "verify",
+    "FORMAT_VERSION", "Bundle", "ConvertOptions", "FittingOptions", "Goal", "Limits", "MobileModelError",
+    "PreprocessingOptions", "Tensor", "__version__", "convert", "convert_within", "evaluate", "evaluate_models",
+    "export", "open", "parse_bundle", "read_data", "session", "verify",
 ]  # fmt: skip
 
 

@@ -14,10 +14,10 @@ from mobilemodel.files import OutputFile
 from mobilemodel.model import WEIGHT_ROLES
 from mobilemodel.pipeline.convert import Paths, Prepared, convert_scheme, refuse_overwriting, source_paths
 from mobilemodel.pipeline.judging import judged
-from mobilemodel.pipeline.options import ConvertOptions, silent
-from mobilemodel.pipeline.recipes import CALIBRATED_PRICE, Scheme, scheme_of
+from mobilemodel.pipeline.options import DEFAULT_OPTIONS, ConvertOptions, silent
+from mobilemodel.pipeline.recipes import CALIBRATED_PRICE, Scheme, read_scheme, scheme_of
 from mobilemodel.pipeline.transforming import merged
-from mobilemodel.quantize.rules import DEFAULT_PRICE, LARGEST_PRICE, SMALLEST_PRICE
+from mobilemodel.quantize.rules import DEFAULT_PRICE, DEFAULT_SCHEME, LARGEST_PRICE, SMALLEST_PRICE
 from mobilemodel.search import Candidate, Evaluation, Found, Outcome, search_quality, search_size, search_thoroughly
 from mobilemodel.search.executors import open_executor
 from mobilemodel.search.recipe import Calibration, Recipe, Searched, Transforms, recipe_text
@@ -76,8 +76,8 @@ class Trial:
 
 
 def convert_within(
-    source: Paths, out: str | os.PathLike[str], goal: Goal, scheme: Scheme, options: ConvertOptions,
-    plan_file: str | os.PathLike[str] | None = None,
+    source: Paths, out: str | os.PathLike[str], goal: Goal, scheme: Scheme | str | os.PathLike[str] = DEFAULT_SCHEME,
+    options: ConvertOptions = DEFAULT_OPTIONS, plan_file: str | os.PathLike[str] | None = None,
 ) -> Searching:  # fmt: skip
     """Search the prices that reach a goal, convert with them, and save the plan that gives the same bytes again.
 
@@ -85,6 +85,7 @@ def convert_within(
 
     Raises UsageError for a goal that cannot be, or that wants what the data lack, and what ``convert`` raises.
     """
+    scheme = scheme if isinstance(scheme, Scheme) else read_scheme(scheme)
     limits = (goal.target_size, goal.largest_drop, goal.largest_divergence)
     if sum(limit is not None for limit in limits) != 1:
         raise UsageError("the goal of a search", expected="a target size, a largest drop or a largest divergence")

@@ -103,7 +103,7 @@ def test_a_search_that_started_from_a_plan_saves_one_that_repeats_it(case: Case)
     assert case.again() == case.out.read_bytes()
     saved = tomllib.loads(found.plan)
     assert saved["name"]["conv1.weight"] == {"encoding": "float16"}
-    assert saved["transforms"] == {"fold": True, "remove_duplicates": False, "remove_dead": False}
+    assert [name for name, asked in saved["transforms"].items() if asked] == ["fold"]
     assert {row.name: row.reason for row in found.report.tensors}["conv1.weight"] == "rounded to float16"
 
 
