@@ -112,7 +112,7 @@ def test_a_pattern_matches_its_own_name_alone(tensor: str, other: str) -> None:
 
 @given(st.builds(Calibration, st.integers(1, 2**31), st.integers(0, 2**31), st.booleans(),
                  st.floats(0, 1e9), st.integers(0, 2**63 - 1), st.sampled_from(["", "ab" * 32])),
-       st.builds(Transforms, st.booleans(), st.booleans(), st.booleans(),
+       st.builds(Transforms, st.booleans(), st.booleans(), st.booleans(), st.booleans(),
                  st.dictionaries(NAMES, st.integers(1, 2**40) | st.floats(0.001, 0.999), max_size=3),
                  st.dictionaries(NAMES, st.floats(0.001, 0.999), max_size=3)))  # fmt: skip
 def test_any_tables_come_back(calibration: Calibration, transforms: Transforms) -> None:
