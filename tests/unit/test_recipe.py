@@ -65,6 +65,7 @@ sha256 = "0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f"
 fold = true
 remove_duplicates = true
 remove_dead = false
+order_units = false
 
 [transforms.low_rank]
 "fc6.weight" = 256
