@@ -10,7 +10,7 @@ same in every row. One price for all layers is the allocation: equal slopes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from mobilemodel.errors import CheckFailedError
 from mobilemodel.quantize.response import Float32, Float64, Response
 
 Levels = npt.NDArray[np.int32]
+TABLE_ROWS = 256
+"""rows for which levels have the same lengths, about what shares a table in zstd: where units are ordered, quiet rows
+stand together and their zeros cost next to nothing"""
 BLOCK = 128
 """columns that are settled before the others hear of them"""
 STEP_SHARE = 0.7
@@ -44,6 +47,26 @@ class Rounded:
         return np.asarray(self.levels.astype(np.float32) * self.steps[:, None])
 
 
+@dataclass(frozen=True)
+class Lengths:
+    """Bits of each level, by tables for some rows each: a coder has a table for each block of its stream."""
+
+    bits: Float32
+    """all tables, one behind the other"""
+    zeros: npt.NDArray[np.int32]
+    """(rows,), where the length of level 0 stands for each row"""
+    most: int
+    """levels go from -most to most"""
+
+    def of(self, levels: Float32) -> Float32:
+        """Bits of levels (..., rows)."""
+        return np.asarray(self.bits[levels.astype(np.int32) + self.zeros])
+
+    def part(self, rows: slice) -> Lengths:
+        """Those of some rows."""
+        return replace(self, zeros=self.zeros[rows])
+
+
 def priced_rounding(response: Response, price: float, *, share: float = STEP_SHARE, sweeps: int = SWEEPS) -> Rounded:
     """Round a layer's target for the least response error + ``price`` x bits of its entropy-coded levels.
 
@@ -53,18 +76,25 @@ def priced_rounding(response: Response, price: float, *, share: float = STEP_SHA
     steps = _row_steps(response, factors, price, share)
     most = _largest_level(response, steps)
     levels = np.clip(np.rint(response.target / steps[:, None]), -most, most).astype(np.int32)
-    lengths = level_lengths(levels, most)
     for _ in range(PASSES):
+        lengths = row_lengths(levels, most)
         for group, (order, factor) in enumerate(factors):
             rows = response.group(group)
-            levels[rows] = _round_columns(response, rows, steps, order, factor, lengths, price)
-        lengths = level_lengths(levels, most)
+            levels[rows] = _round_columns(response, rows, steps, order, factor, lengths.part(rows), price)
     for _ in range(sweeps):
+        lengths = row_lengths(levels, most)
         for group, (order, _) in enumerate(factors):
             rows = response.group(group)
-            levels[rows] = _descend(response, group, levels[rows], steps[rows], order, lengths, price)
-        lengths = level_lengths(levels, most)
+            levels[rows] = _descend(response, group, levels[rows], steps[rows], order, lengths.part(rows), price)
     return Rounded(levels, steps)
+
+
+def row_lengths(levels: Levels, most: int) -> Lengths:
+    """A table of lengths for every TABLE_ROWS rows, by the levels in them."""
+    starts = range(0, max(len(levels), 1), TABLE_ROWS)
+    tables = [level_lengths(levels[start : start + TABLE_ROWS], most) for start in starts]
+    zeros = np.arange(len(levels)) // TABLE_ROWS * (2 * most + 1) + most
+    return Lengths(np.concatenate(tables), zeros.astype(np.int32), most)
 
 
 def level_lengths(levels: Levels, most: int) -> Float32:
@@ -119,22 +149,21 @@ def _single(worth: Float64) -> Float32:
     return np.minimum(worth, 1e30).astype(np.float32)
 
 
-def _best_levels(wanted: Float32, worth: Float32, lengths: Float32, most: int, *others: Float32) -> Float32:
+def _best_levels(wanted: Float32, worth: Float32, lengths: Lengths, *others: Float32) -> Float32:
     """The level of least worth x (wanted - level)^2 + bits among the nearest, its neighbour towards zero, zero, and
     ``others``."""
-    nearest = np.clip(np.rint(wanted), -most, most)
+    nearest = np.clip(np.rint(wanted), -lengths.most, lengths.most)
     candidates = np.stack((nearest, nearest - np.sign(nearest), np.zeros_like(nearest), *others))
-    costs = worth * np.square(wanted - candidates) + lengths[candidates.astype(np.int32) + most]
+    costs = worth * np.square(wanted - candidates) + lengths.of(candidates)
     best: Float32 = np.take_along_axis(candidates, costs.argmin(axis=0)[None], axis=0)[0]
     return best
 
 
 def _round_columns(
     response: Response, rows: slice, steps: Float32, order: npt.NDArray[np.int64], factor: Float32,
-    lengths: Float32, price: float,
+    lengths: Lengths, price: float,
 ) -> Levels:  # fmt: skip
     """One pass with error feedback over a group's columns; returns its levels."""
-    most = len(lengths) // 2
     step = steps[rows]
     # In units of steps, a column to each line: what is left to be represented.
     left = np.ascontiguousarray((response.target[rows] / step[:, None]).T[order])
@@ -146,7 +175,7 @@ def _round_columns(
         errors = np.empty((end - start, left.shape[1]), np.float32)
         for column in range(start, end):
             scale = factor[column, column]
-            levels[column] = _best_levels(left[column], _single(worth / float(scale) ** 2), lengths, most)
+            levels[column] = _best_levels(left[column], _single(worth / float(scale) ** 2), lengths)
             error = (left[column] - levels[column]) / scale
             errors[column - start] = error
             left[column + 1 : end] -= factor[column, column + 1 : end, None] * error
@@ -157,11 +186,11 @@ def _round_columns(
 
 
 def _descend(
-    response: Response, group: int, levels: Levels, steps: Float32, order: npt.NDArray[np.int64], lengths: Float32,
+    response: Response, group: int, levels: Levels, steps: Float32, order: npt.NDArray[np.int64], lengths: Lengths,
     price: float,
 ) -> Levels:  # fmt: skip
     """One sweep of coordinate descent over a group's columns, by blocks; returns the better levels."""
-    rows, most = response.group(group), len(lengths) // 2
+    rows = response.group(group)
     moments = response.moments[group][np.ix_(order, order)]
     wanted = np.ascontiguousarray((response.target[rows] / steps[:, None]).T[order])
     current = np.ascontiguousarray(levels.T[order].astype(np.float32))
@@ -175,7 +204,7 @@ def _descend(
         for column in range(len(inner)):
             power, place = inner[column, column], start + column
             best = wanted[place] - apart[place] + here[column] / power
-            current[place] = _best_levels(best, _single(worth * float(power)), lengths, most, current[place])
+            current[place] = _best_levels(best, _single(worth * float(power)), lengths, current[place])
             change = wanted[place] - current[place] - apart[place]
             if change.any():
                 apart[place] += change

@@ -58,7 +58,8 @@ def test_a_sweep_never_raises_the_objective_at_the_same_lengths(
     for group, (order, _) in enumerate(map(feedback._feedback_order, response.moments)):
         here = response.group(group)
         with patch.object(feedback, "BLOCK", block):
-            levels[here] = feedback._descend(response, group, levels[here], steps[here], order, lengths, price)
+            shared = feedback.Lengths(lengths, np.full(rows, most, np.int32), most)
+            levels[here] = feedback._descend(response, group, levels[here], steps[here], order, shared, price)
         after = objective(response, levels, steps, price, float(lengths[levels + most].sum()))
         assert after <= before * (1 + 1e-5) + 1e-9
         before = after

@@ -138,6 +138,19 @@ def test_lengths_are_those_of_an_entropy_coder() -> None:
     np.testing.assert_allclose(lengths, -np.log2(counts / counts.sum()), rtol=1e-6)
 
 
+def test_rows_of_one_table_of_the_coder_have_lengths_of_their_own() -> None:
+    """Where quiet rows stand together their zeros are cheap, whatever the busy ones hold."""
+    rows = 2 * feedback.TABLE_ROWS + 1
+    levels = np.zeros((rows, 4), np.int32)
+    levels[: feedback.TABLE_ROWS, ::2] = 1
+    lengths = feedback.row_lengths(levels, 1)
+    busy, quiet, last = (lengths.of(np.zeros(rows, np.float32))[row] for row in (0, feedback.TABLE_ROWS, -1))
+    np.testing.assert_allclose(busy, 1, atol=0.01)
+    assert quiet < 0.01
+    np.testing.assert_allclose(last, -np.log2(4.5 / 5.5), rtol=1e-6)
+    np.testing.assert_array_equal(lengths.part(slice(3, 5)).zeros, lengths.zeros[3:5])
+
+
 def test_moments_that_are_not_positive_definite_are_an_error() -> None:
     moments = np.ones((1, 3, 3), np.float32)
     with pytest.raises(CheckFailedError, match="not positive definite"):
