@@ -132,7 +132,7 @@ def qcnn(lab: Lab) -> Iterator[measuring.Results]:
 def automatic(lab: Lab, model: Path, data: str, size: float, *options: str, label: str | None = None) -> Entry:
     """``--scheme auto`` to a size in bytes."""
     calibration = ("--calibration", lab.calibration) if data == DATA else ()
-    target = ("--scheme", "auto", "--target-size", str(int(size)), *calibration, *options)
+    target = ("--scheme", "auto", "--order-units", "--target-size", str(int(size)), *calibration, *options)
     return accuracy_lab.convert(lab, model, label or f"auto {size / MB:.3f} MB", *target, *CIFAR, data=data)
 
 
