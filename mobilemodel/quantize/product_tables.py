@@ -150,8 +150,8 @@ def _curvatures(parts: Parts, codes: Bytes, row_weights: Float64, entries: int) 
     vector = parts.shape.vector
     places = np.arange(groups * turns).reshape(groups, 1, turns) * entries
     weights = np.broadcast_to(row_weights[:, :, None], codes.shape).reshape(-1)
-    share = np.bincount((codes + places).reshape(-1), weights, groups * turns * entries)
-    share = share.reshape(groups, turns, entries)
+    sums_of_codes = np.bincount((codes + places).reshape(-1), weights, groups * turns * entries)
+    share = sums_of_codes.reshape(groups, turns, entries)
     metrics = np.stack([parts.metric(turn) for turn in range(turns)], axis=1).reshape(groups, turns, -1)
     found = np.empty((parts.shape.tables, entries, vector, vector))
     for table in range(len(found)):

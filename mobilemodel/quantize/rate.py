@@ -32,7 +32,7 @@ def code_lengths(counts: npt.ArrayLike, entry_bits: float = 0.0) -> Floats:
     [1.0, 2.0, 2.0, 2.0]
     """
     occurrences = np.maximum(np.asarray(counts, np.float64), 1.0)
-    total = max(float(np.sum(counts)), 1.0)
+    total = max(float(np.asarray(counts, np.float64).sum()), 1.0)
     return np.asarray(np.log2(total / occurrences) + entry_bits / occurrences)
 
 
