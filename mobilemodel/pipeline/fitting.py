@@ -14,7 +14,7 @@ from mobilemodel import dtypes
 from mobilemodel.calibration.arithmetic import one_thread
 from mobilemodel.calibration.calibrate import Calibrated, LayerResult, Quantized, Quantizer, Settings, calibrate
 from mobilemodel.calibration.layers import Layer, find_layers
-from mobilemodel.calibration.samples import BATCH, Samples
+from mobilemodel.calibration.samples import Samples
 from mobilemodel.calibration.segments import read_graph
 from mobilemodel.dtypes import DType
 from mobilemodel.errors import UnsupportedSourceError, UsageError
@@ -206,5 +206,3 @@ def _chosen(layers: list[Layer], found: Calibrated) -> dict[str, Chosen]:
 def _how(result: LayerResult) -> str:
     return f"{result.quantized.how}; response {result.response_db:.1f} dB"
 
-
-__all__ = ["BATCH", "Fitted", "fit", "make_samples"]
