@@ -22,6 +22,8 @@ from mobilemodel.search import Candidate, Evaluation, Found, Outcome, search_qua
 from mobilemodel.search.executors import open_executor
 from mobilemodel.search.recipe import Calibration, Recipe, Searched, Transforms, recipe_text
 
+SEARCHED = "auto"
+"""the scheme that has a price"""
 MOST_FACTORS = 12
 """tensors that a thorough search tries a factor for"""
 
@@ -58,7 +60,6 @@ class Trial:
 
     source: tuple[str, ...]
     recipe: Recipe
-    name: str
     file: str
     options: ConvertOptions
 
@@ -69,7 +70,7 @@ class Trial:
         def judge(prepared: Prepared, bundle: Bundle) -> None:
             found.append(judged(prepared, bundle))
 
-        scheme = scheme_of(self.recipe, self.name, self.file).priced(candidate)
+        scheme = scheme_of(self.recipe, SEARCHED, self.file).priced(candidate)
         with tempfile.TemporaryDirectory() as folder:
             convert_scheme(self.source, Path(folder, "candidate.mm"), scheme, self.options, judge)
         return found[0]
@@ -89,8 +90,8 @@ def convert_within(
     limits = (goal.target_size, goal.largest_drop, goal.largest_divergence)
     if sum(limit is not None for limit in limits) != 1:
         raise UsageError("the goal of a search", expected="a target size, a largest drop or a largest divergence")
-    started_from = scheme.recipe.rules.get("scheme", "auto")
-    if started_from != "auto":
+    started_from = scheme.recipe.rules.get("scheme", SEARCHED)
+    if started_from != SEARCHED:
         raise UsageError("only the scheme auto has a price to search", found=started_from,
                          advice="Use --scheme auto, or a plan that starts from it.")  # fmt: skip
     fitting = options.fitting
@@ -105,11 +106,11 @@ def convert_within(
     _check_outputs(source_paths(source), out, plan_file, options)
     quiet = replace(options, dry_run=True, force=False, progress=silent)
     # The name that the saved plan will give its bundle: the same bytes.
-    trial = Trial(paths, scheme.recipe, "auto", scheme.file, quiet)
+    trial = Trial(paths, scheme.recipe, scheme.file, quiet)
     found = _search(trial, goal, _first_price(trial, goal))
     if found.chosen is None:
         raise UsageError(f"the goal cannot be reached: {found.reason}")
-    chosen = scheme_of(trial.recipe, trial.name, trial.file).priced(found.chosen.candidate)
+    chosen = scheme_of(trial.recipe, SEARCHED, trial.file).priced(found.chosen.candidate)
     report = convert_scheme(source, out, chosen, options)
     text = recipe_text(_recipe(chosen, goal, found, options))
     if plan_file is not None and not options.dry_run:
