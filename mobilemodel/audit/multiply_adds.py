@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mobilemodel.errors import MalformedContentError, UsageError
+from mobilemodel.graphs import integer, subgraphs, text
 
 if TYPE_CHECKING:
     import onnx
@@ -96,7 +97,7 @@ def _title(node: onnx.NodeProto) -> str:
 
 
 def _may_hide_more(node: onnx.NodeProto) -> bool:
-    return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+    return any(subgraphs(node))
 
 
 def _fix_inputs(model: onnx.ModelProto, initializers: Mapping[str, Shape], sizes: Mapping[str, Sequence[int]]) -> None:
@@ -168,7 +169,7 @@ class _Operands:
         return self._shape(self.node.output, 0, "the output", 0)
 
     def integer(self, name: str, default: int = 0) -> int:
-        return next((int(a.i) for a in self.node.attribute if a.name == name), default)
+        return integer(self.node, name, default)
 
     def _shape(self, names: Sequence[str], position: int, what: str, rank: int) -> Shape:
         name = names[position] if position < len(names) else ""
@@ -202,7 +203,7 @@ def _matrices(first: int = 0) -> Callable[[_Operands], int]:
 
 def _einsum(operands: _Operands) -> int:
     """Two operands: one multiply-add for each combination of all indices; one operand multiplies nothing."""
-    equation = next((a.s.decode("utf-8", "replace") for a in operands.node.attribute if a.name == "equation"), "")
+    equation = text(operands.node, "equation", b"").decode("utf-8", "replace")
     terms = equation.replace(" ", "").split("->")[0].split(",")
     if len(terms) == 1:
         return 0

@@ -15,9 +15,10 @@ from mobilemodel.calibration.layers import Layer, find_layers, layer_rows, own_b
 from mobilemodel.calibration.moments import Moments, Places, check_moments, layer_rows_of
 from mobilemodel.calibration.refit import Problem, as_float32, make_problem
 from mobilemodel.calibration.samples import Samples
-from mobilemodel.calibration.segments import node_inputs, read_graph
+from mobilemodel.calibration.segments import read_graph
 from mobilemodel.calibration.walk import Walk
 from mobilemodel.errors import MobileModelError
+from mobilemodel.graphs import reads
 from mobilemodel.model import Model, QuantizedValue
 from mobilemodel.quantize.response import Float32, Float64, Response
 from mobilemodel.runtime.session import parse_model
@@ -92,7 +93,7 @@ def calibrate(
     graph = read_graph(parse_model(model.build_graph(frozenset())))
     weights = model_weights(model)
     layers, refused = find_layers(model, graph)
-    uses = Counter(name for node in graph.model.graph.node for name in node_inputs(node))
+    uses = Counter(name for node in graph.model.graph.node for name in reads(node))
     walk = Walk(graph, weights, threads=settings.threads)
     results: dict[str, LayerResult] = {}
     biases: dict[str, Float32] = {}

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mobilemodel.calibration.segments import Graph, needed_nodes, node_inputs
+from mobilemodel.calibration.segments import Graph, needed_nodes
 from mobilemodel.dtypes import DType
 from mobilemodel.encodings import matrix
+from mobilemodel.graphs import is_standard, reads
 from mobilemodel.model import WEIGHT_ROLES, MatrixOrder, Model, SourceTensor
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def find_layers(model: Model, graph: Graph) -> tuple[list[Layer], dict[str, str]
     """The layers in the graph's order, and for every other weight why data cannot speak about it."""
     uses: dict[str, list[int]] = {}
     for place, node in enumerate(graph.model.graph.node):
-        for name in node_inputs(node):
+        for name in reads(node):
             uses.setdefault(name, []).append(place)
     needed = frozenset(needed_nodes(graph, graph.inputs, [value.name for value in graph.model.graph.output]))
     layers, refused = [], {}
@@ -102,7 +103,7 @@ def _layer(
         return "it is not the weight of exactly one layer of the main graph"
     place = uses[tensor.name][0]
     node = graph.model.graph.node[place]
-    if node.domain not in ("", "ai.onnx") or node.op_type not in _OPERATORS or node.input[1:2] != [tensor.name]:
+    if not is_standard(node) or node.op_type not in _OPERATORS or node.input[1:2] != [tensor.name]:
         return f"it is not the weight of a {', '.join(sorted(_OPERATORS))}"
     if node.input[0] in graph.initializers or list(node.input).count(tensor.name) != 1:
         return "its layer has no input from the data"

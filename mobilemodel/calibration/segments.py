@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilemodel.errors import CheckFailedError, UnsupportedSourceError
+from mobilemodel.graphs import reads
 from mobilemodel.runtime.session import run, session_of
 
 if TYPE_CHECKING:
@@ -50,19 +51,6 @@ def read_graph(model: onnx.ModelProto) -> Graph:
     return Graph(model, makers, initializers, inputs, types)
 
 
-def node_inputs(node: onnx.NodeProto) -> set[str]:
-    """What a node reads: its inputs, and the values of the outer graph that graphs within it name."""
-    names = {name for name in node.input if name}
-    for attribute in node.attribute:
-        for inner in (attribute.g, *attribute.graphs):
-            made = {value.name for value in inner.input} | {item.name for item in inner.initializer}
-            for step in inner.node:
-                names |= node_inputs(step) - made
-                made |= set(step.output)
-            names |= {value.name for value in inner.output} - made
-    return names
-
-
 def needed_nodes(graph: Graph, known: Iterable[str], wanted: Iterable[str]) -> list[int]:
     """Places of the nodes that make ``wanted`` from ``known``, ascending.
 
@@ -80,7 +68,7 @@ def needed_nodes(graph: Graph, known: Iterable[str], wanted: Iterable[str]) -> l
         place = graph.makers[name]
         if place not in places:
             places.add(place)
-            waiting += node_inputs(graph.model.graph.node[place])
+            waiting += reads(graph.model.graph.node[place])
     return sorted(places)
 
 
@@ -118,17 +106,17 @@ def make_segment(
         return Segment(None, (), (), passed)
     places = needed_nodes(graph, known, making)
     nodes = [graph.model.graph.node[place] for place in places]
-    reads = set[str]().union(*(node_inputs(node) for node in nodes)) | set(making)
+    taken = set[str]().union(*(reads(node) for node in nodes)) | set(making)
     part = onnx.ModelProto(ir_version=graph.model.ir_version)
     part.opset_import.extend(graph.model.opset_import)
     part.functions.extend(graph.model.functions)
     part.graph.name = graph.model.graph.name or "segment"
     part.graph.node.extend(nodes)
-    used = tuple(name for name in known if name in reads)
+    used = tuple(name for name in known if name in taken)
     for name in used:
         part.graph.input.append(onnx.helper.make_tensor_value_info(name, graph.types[name], None))
     part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in making)
-    held = [item for name, item in graph.initializers.items() if name in reads]
+    held = [item for name, item in graph.initializers.items() if name in taken]
     part.graph.initializer.extend(held)
     values = {item.name: weights[item.name] for item in held if item.data_location == item.EXTERNAL}
     return Segment(session_of(part.SerializeToString(), values, threads=threads), used, making, passed)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from mobilemodel.calibration.layers import Layer
 from mobilemodel.calibration.samples import Samples
-from mobilemodel.calibration.segments import Graph, Segment, check_finite, make_segment, needed_nodes, node_inputs
+from mobilemodel.calibration.segments import Graph, Segment, check_finite, make_segment, needed_nodes
+from mobilemodel.graphs import reads
 from mobilemodel.limits import MIB
 
 Array = npt.NDArray[Any]
@@ -101,7 +102,7 @@ class Walk:
         nodes = self._graph.model.graph.node
         needed = needed_nodes(self._graph, self._graph.inputs, self._outputs)
         made = {name for at in range(place) for name in nodes[at].output} | set(self._graph.inputs)
-        read = set[str]().union(*(node_inputs(nodes[at]) for at in needed if at >= place), self._outputs)
+        read = set[str]().union(*(reads(nodes[at]) for at in needed if at >= place), self._outputs)
         return tuple(sorted(made & read))
 
 

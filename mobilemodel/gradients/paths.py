@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,25 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilemodel.gradients.derivatives import DERIVATIVES, STEADY, Derivative, Operation
+from mobilemodel.graphs import captured, is_standard, standard_opset
 
 if TYPE_CHECKING:
-    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 Array = npt.NDArray[Any]
 
 
 def operations(model: ModelProto) -> list[Operation]:
     """The nodes of the main graph, in their order."""
-    opsets = {item.domain: item.version for item in model.opset_import}
-    opset = max(opsets.get("", 0), opsets.get("ai.onnx", 0))
+    opset = standard_opset(model)
     return [_operation(node, opset) for node in model.graph.node]
 
 
 def _operation(node: NodeProto, opset: int) -> Operation:
-    plain = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+    plain = node.op_type if is_standard(node) else f"{node.domain}.{node.op_type}"
     attributes = {item.name: _attribute(item) for item in node.attribute}
-    captured = frozenset(name for item in node.attribute for graph in (item.g, *item.graphs) for name in _used(graph))
-    return Operation(plain, node.name, tuple(node.input), tuple(node.output), captured, attributes, opset)
+    outer = frozenset(captured(node))
+    return Operation(plain, node.name, tuple(node.input), tuple(node.output), outer, attributes, opset)
 
 
 def _attribute(item: AttributeProto) -> Any:
@@ -37,16 +37,6 @@ def _attribute(item: AttributeProto) -> Any:
 
     kinds = (item.FLOAT, item.INT, item.STRING, item.TENSOR, item.FLOATS, item.INTS)
     return helper.get_attribute_value(item) if item.type in kinds and not item.ref_attr_name else None
-
-
-def _used(graph: GraphProto) -> Iterator[str]:
-    """Every name that the nodes of a subgraph read, and those of the graphs within it; its own names do no harm."""
-    waiting = [graph]
-    while waiting:
-        for node in (inner := waiting.pop()).node:
-            yield from node.input
-            waiting.extend(found for item in node.attribute for found in (item.g, *item.graphs))
-        yield from (output.name for output in inner.output)
 
 
 def constants(model: ModelProto, nodes: Iterable[Operation]) -> dict[str, TensorProto]:

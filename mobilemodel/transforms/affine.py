@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mobilemodel.graphs import integer, is_standard, real
 from mobilemodel.transforms.constants import constant
 from mobilemodel.transforms.draft import Draft
-from mobilemodel.transforms.layers import integer, real
 
 if TYPE_CHECKING:
     import onnx
@@ -62,7 +62,7 @@ def nothing(channels: int) -> Affine:
 
 def read_affine(draft: Draft, node: onnx.NodeProto, data: str, channels: Channels) -> Affine | str:
     """What a node does to each channel of its input ``data``; or why that isn't known or isn't affine."""
-    if node.domain not in ("", "ai.onnx"):
+    if not is_standard(node):
         return f"{node.op_type} of another domain"
     if not node.output or not node.output[0]:
         return f"{node.op_type} without a result"

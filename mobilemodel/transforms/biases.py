@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from mobilemodel.graphs import title
 from mobilemodel.model import SourceTensor
 from mobilemodel.transforms.draft import Draft, Reference
-from mobilemodel.transforms.layers import GEMM, MATMUL, Layer, title
+from mobilemodel.transforms.layers import GEMM, MATMUL, Layer
 from mobilemodel.transforms.values import holding
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mobilemodel.graphs import is_standard
 from mobilemodel.transforms.draft import Draft
 from mobilemodel.transforms.values import read
 
@@ -34,7 +35,7 @@ def constant(draft: Draft, name: str, steps: int = _MOST_STEPS) -> Array | None:
     if name in draft.initializers:
         return _of_proto(draft.initializers[name])
     node = draft.producers.get(name)
-    if node is None or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
+    if node is None or not is_standard(node) or len(node.output) != 1:
         return None
     if node.op_type == "Constant":
         return _of_node(node)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mobilemodel.graphs import reads, title
 from mobilemodel.model import Model
 from mobilemodel.transforms.draft import Draft
-from mobilemodel.transforms.graphs import captured
-from mobilemodel.transforms.layers import title
 from mobilemodel.transforms.report import Change, Kept, Transformed
 from mobilemodel.transforms.units import DeadUnits
 
@@ -49,7 +48,7 @@ def _remove_unneeded(draft: Draft) -> Iterator[Change]:
         if node is None or id(node) in live:
             continue
         live.add(id(node))
-        new = {*filter(None, node.input), *captured(node)} - needed
+        new = reads(node) - needed
         needed |= new
         waiting += new
     gone = [node for node in draft.nodes if id(node) not in live]

@@ -14,9 +14,10 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from mobilemodel.errors import LimitExceededError
+from mobilemodel.graphs import captured, is_standard, standard_opset
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.model import GRAPH_LOCATION, Model, Role, SourceTensor
-from mobilemodel.transforms.graphs import all_names, captured
+from mobilemodel.transforms.graphs import all_names
 from mobilemodel.transforms.report import Change, Kept, Transformed
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Draft:
     @cached_property
     def opset(self) -> int:
         """Version of the standard operators."""
-        return next((entry.version for entry in self._proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+        return standard_opset(self._proto)
 
     @cached_property
     def obstacle(self) -> str:
@@ -330,7 +331,7 @@ class Draft:
 
 def _passes_on(node: onnx.NodeProto) -> bool:
     """Whether a node gives its input's values, perhaps with other axes."""
-    known = node.op_type in ("Identity", "Transpose") and node.domain in ("", "ai.onnx")
+    known = node.op_type in ("Identity", "Transpose") and is_standard(node)
     return known and len(node.input) == 1 and len(node.output) == 1
 
 

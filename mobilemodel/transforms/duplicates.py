@@ -9,10 +9,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mobilemodel.graphs import is_standard, subgraphs, title
 from mobilemodel.model import WEIGHT_ROLES, Buffer, Model, Role
 from mobilemodel.transforms.draft import Draft
-from mobilemodel.transforms.graphs import defined_inside, inner_graphs, rename_inside
-from mobilemodel.transforms.layers import title
+from mobilemodel.transforms.graphs import defined_inside, rename_inside
 from mobilemodel.transforms.report import Change, Kept, Size, Transformed
 
 if TYPE_CHECKING:
@@ -144,9 +144,9 @@ def _merge_nodes(draft: Draft) -> Iterator[Change]:
 
 def _key(node: onnx.NodeProto) -> bytes:
     """Equal for nodes that compute the same; empty for one that may not be merged."""
-    standard = node.domain in ("", "ai.onnx") and not node.overload
+    standard = is_standard(node) and not node.overload
     trains = node.op_type == "Dropout" and any(node.input[2:])
-    if not standard or trains or node.op_type in _RANDOM or any(inner_graphs(node)):
+    if not standard or trains or node.op_type in _RANDOM or any(subgraphs(node)):
         return b""
     plain = type(node)()
     plain.CopyFrom(node)

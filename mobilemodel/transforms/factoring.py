@@ -10,23 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilemodel.errors import UnsupportedSourceError, UsageError
+from mobilemodel.graphs import integer, integers, text, title
 from mobilemodel.model import MatrixOrder, Model, SourceTensor
 from mobilemodel.transforms import moments as second_moments
 from mobilemodel.transforms.biases import bias_name
 from mobilemodel.transforms.draft import Draft
 from mobilemodel.transforms.factors import Spectrum, factored, spectrum
-from mobilemodel.transforms.layers import (
-    CONV,
-    CONV_TRANSPOSE,
-    GEMM,
-    Layer,
-    find_layer,
-    integer,
-    integers,
-    size_of,
-    title,
-    values_of,
-)
+from mobilemodel.transforms.layers import CONV, CONV_TRANSPOSE, GEMM, Layer, find_layer, size_of, values_of
 from mobilemodel.transforms.report import Change, Size, Transformed
 from mobilemodel.transforms.values import holding, read, rounded
 
@@ -313,7 +303,7 @@ def _conv_attributes(
     """The first has the strides and pads; of a spatial kernel each has those of its axis."""
     rank = len(kernel)
     shared: dict[str, Any] = {"group": integer(node, "group", 1)}
-    automatic = next((a.s.decode() for a in node.attribute if a.name == "auto_pad"), "NOTSET")
+    automatic = text(node, "auto_pad", b"NOTSET").decode()
     along = {
         "kernel_shape": kernel,
         "strides": integers(node, "strides") or (1,) * rank,

@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from mobilemodel import dtypes
 from mobilemodel.errors import escape
+from mobilemodel.graphs import inner_nodes, real, title
 from mobilemodel.model import Model
 from mobilemodel.transforms.affine import ARITHMETIC, NORMALIZATION, Affine, Channels, nothing, read_affine
 from mobilemodel.transforms.biases import set_bias
 from mobilemodel.transforms.constants import constant
 from mobilemodel.transforms.draft import Draft
-from mobilemodel.transforms.graphs import inner_nodes
 from mobilemodel.transforms.layers import (
     CONV,
     CONV_TRANSPOSE,
@@ -31,9 +31,7 @@ from mobilemodel.transforms.layers import (
     Layer,
     bias_of,
     find_layer,
-    real,
     size_of,
-    title,
     values_of,
 )
 from mobilemodel.transforms.report import Change, Kept, Size, Transformed

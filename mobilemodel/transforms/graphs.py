@@ -5,39 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from mobilemodel.graphs import subgraphs
+
 if TYPE_CHECKING:
     import onnx
-
-
-def captured(node: onnx.NodeProto) -> set[str]:
-    """Names that the graphs within a node take from outside."""
-    return {name for graph in inner_graphs(node) for name in _free_names(graph)}
-
-
-def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def inner_nodes(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """All nodes of the graphs within a node."""
-    for graph in inner_graphs(node):
-        for inner in graph.node:
-            yield inner
-            yield from inner_nodes(inner)
-
-
-def _free_names(graph: onnx.GraphProto) -> set[str]:
-    known = {value.name for value in graph.input} | {proto.name for proto in graph.initializer}
-    known |= {sparse.values.name for sparse in graph.sparse_initializer}
-    known |= {name for node in graph.node for name in node.output}
-    wanted = {value.name for value in graph.output}
-    for node in graph.node:
-        wanted.update(node.input)
-        wanted |= captured(node)
-    return wanted - known - {""}
 
 
 def all_names(graph: onnx.GraphProto) -> Iterator[str]:
@@ -47,14 +18,14 @@ def all_names(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (sparse.values.name for sparse in graph.sparse_initializer)
     for node in graph.node:
         yield from (*node.input, *node.output)
-        for inner in inner_graphs(node):
+        for inner in subgraphs(node):
             yield from all_names(inner)
 
 
 def defined_inside(node: onnx.NodeProto) -> set[str]:
     """Names that the graphs within a node define or have as outputs."""
     found: set[str] = set()
-    for graph in inner_graphs(node):
+    for graph in subgraphs(node):
         found.update(value.name for value in (*graph.input, *graph.output))
         found.update(proto.name for proto in graph.initializer)
         found.update(sparse.values.name for sparse in graph.sparse_initializer)
@@ -66,7 +37,7 @@ def defined_inside(node: onnx.NodeProto) -> set[str]:
 
 def rename_inside(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
     """Let nodes of the graphs within a node take other values from outside; none of the names is defined there."""
-    for graph in inner_graphs(node):
+    for graph in subgraphs(node):
         for inner in graph.node:
             for position, name in enumerate(inner.input):
                 if name in names:

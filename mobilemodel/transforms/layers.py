@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mobilemodel.graphs import integer, integers, is_standard, real, text, title
 from mobilemodel.transforms.constants import constant
 from mobilemodel.transforms.draft import Draft, Reference
 from mobilemodel.transforms.report import Size
@@ -107,7 +108,7 @@ class Layer:
     @property
     def pads(self) -> bool:
         """Whether a convolution's input may be padded with zeros."""
-        automatic = next((a.s for a in self.node.attribute if a.name == "auto_pad"), b"NOTSET")
+        automatic = text(self.node, "auto_pad", b"NOTSET")
         return any(integers(self.node, "pads")) or automatic not in (b"NOTSET", b"VALID")
 
     def parameters(self) -> int:
@@ -117,7 +118,7 @@ class Layer:
 
 def find_layer(draft: Draft, node: onnx.NodeProto) -> Layer | str | None:
     """The layer that a node is; why it can't be changed where it is one all the same; None for other nodes."""
-    if node.domain not in ("", "ai.onnx") or node.op_type not in _OPERATORS or len(node.input) < 2 or not node.output:
+    if not is_standard(node) or node.op_type not in _OPERATORS or len(node.input) < 2 or not node.output:
         return None
     weight = draft.reference(node.input[1])
     if isinstance(weight, str):
@@ -139,7 +140,7 @@ def find_layer(draft: Draft, node: onnx.NodeProto) -> Layer | str | None:
 
 def _window_fits(node: onnx.NodeProto, kernel: tuple[int, ...]) -> bool:
     sizes = [integers(node, name) for name in ("strides", "dilations", "kernel_shape")]
-    automatic = next((a.s for a in node.attribute if a.name == "auto_pad"), b"NOTSET")
+    automatic = text(node, "auto_pad", b"NOTSET")
     return (
         all(len(found) in (0, len(kernel)) for found in sizes)
         and sizes[2] in ((), kernel)
@@ -179,23 +180,3 @@ def values_of(draft: Draft, name: str) -> int | None:
         return None
     sizes = [1 if axis == 0 and size is None else size for axis, size in enumerate(shape)]
     return None if None in sizes else math.prod(size for size in sizes if size is not None)
-
-
-def title(node: onnx.NodeProto) -> str:
-    """What a node is called: its name, or else its first output."""
-    return str(node.name or next((name for name in node.output if name), node.op_type))
-
-
-def integer(node: onnx.NodeProto, name: str, default: int) -> int:
-    """A node's attribute of one integer."""
-    return next((int(a.i) for a in node.attribute if a.name == name), default)
-
-
-def integers(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
-    """A node's attribute of several integers; empty where it has none."""
-    return next((tuple(a.ints) for a in node.attribute if a.name == name), ())
-
-
-def real(node: onnx.NodeProto, name: str, default: float) -> float:
-    """A node's attribute of one real number."""
-    return next((float(a.f) for a in node.attribute if a.name == name), default)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mobilemodel.graphs import integer, integers, is_standard, text
 from mobilemodel.transforms.constants import constant
 from mobilemodel.transforms.draft import INSIDE, Draft, Use
-from mobilemodel.transforms.layers import CONV, CONV_TRANSPOSE, MATMUL, Layer, find_layer, integer, integers
+from mobilemodel.transforms.layers import CONV, CONV_TRANSPOSE, MATMUL, Layer, find_layer
 
 if TYPE_CHECKING:
     import onnx
@@ -57,7 +58,7 @@ def paths_from(draft: Draft, value: str, units: int, channels_first: bool) -> li
 def _through(draft: Draft, use: Use, first: bool) -> bool | None:
     """Whether the units lie along axis 1 behind a node; None where it does not keep them apart."""
     node = use.node
-    known = node.domain in ("", "ai.onnx") and len(node.output) > 0 and not any(node.output[1:])
+    known = is_standard(node) and len(node.output) > 0 and not any(node.output[1:])
     if use.position != 0 or not known:
         return None
     if node.op_type in _ACTIVATIONS:
@@ -97,7 +98,7 @@ def _taker(draft: Draft, use: Use, units: int, first: bool) -> Layer | str:
 def bias_node(draft: Draft, layer: Layer) -> onnx.NodeProto | None:
     """The Add that is a MatMul's bias: its only follower, with one value for each output that nothing else uses."""
     use = draft.only_use(layer.node.output[0]) if layer.operator == MATMUL else None
-    if use is None or use.node.op_type != "Add" or use.node.domain not in ("", "ai.onnx"):
+    if use is None or use.node.op_type != "Add" or not is_standard(use.node):
         return None
     name = use.node.input[1 - use.position]
     tensor = draft.tensors.get(name)
@@ -143,6 +144,6 @@ def _activated(draft: Draft, node: onnx.NodeProto, values: Array) -> Array:
 
 
 def _counts_padding(node: onnx.NodeProto) -> bool:
-    automatic = next((a.s for a in node.attribute if a.name == "auto_pad"), b"NOTSET")
+    automatic = text(node, "auto_pad", b"NOTSET")
     padded = any(integers(node, "pads")) or automatic not in (b"NOTSET", b"VALID")
     return bool(integer(node, "ceil_mode", 0)) or (padded and bool(integer(node, "count_include_pad", 0)))

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilemodel import dtypes
+from mobilemodel.graphs import real
 from mobilemodel.model import Buffer, SourceTensor
 from mobilemodel.transforms.biases import set_bias
 from mobilemodel.transforms.draft import Draft
-from mobilemodel.transforms.layers import CONV, CONV_TRANSPOSE, GEMM, Layer, bias_of, find_layer, real, size_of
+from mobilemodel.transforms.layers import CONV, CONV_TRANSPOSE, GEMM, Layer, bias_of, find_layer, size_of
 from mobilemodel.transforms.paths import Path, arrival, bias_node, paths_from
 from mobilemodel.transforms.report import Change, Kept, Size
 from mobilemodel.transforms.values import raw, read

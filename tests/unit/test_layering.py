@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE = frozenset(("model", "errors", "limits", "dtypes", "wire", "layout", "files", "png_filters", "v1", "mobilemodel"))
+BASE = frozenset((
+    "model", "errors", "limits", "dtypes", "graphs", "wire", "layout", "files", "png_filters", "v1", "mobilemodel",
+))  # fmt: skip
 # Part -> what it may import beside itself and the base (CONTRIBUTING.md). ``bundle`` also writes: writer.py.
 ALLOWED = {
     "base": set(),

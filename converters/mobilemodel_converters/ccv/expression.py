@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from mobilemodel.dtypes import QUANTIZABLE
 from mobilemodel.dtypes import name as dtype_name
 from mobilemodel.errors import LimitExceededError, UnsupportedSourceError, escape
+from mobilemodel.graphs import domain, standard_opset
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel_converters.ccv.graph import Constant, Constants, Node, title
 from mobilemodel_converters.ccv.layers import Size
@@ -30,7 +31,6 @@ from mobilemodel_converters.ccv.rows import (
     with_partitions,
 )
 from mobilemodel_converters.ccv.schema import LARGEST
-from mobilemodel_converters.onnx.structure import domain
 from mobilemodel_converters.onnx.tensors import small_integers
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class _Walk:
     """The way from the graph's input to its output, node by node."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.opset = max((int(item.version) for item in model.opset_import if not domain(item.domain)), default=1)
+        self.opset = standard_opset(model) or 1
         self.constants = Constants(model.graph)
         self.takers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in model.graph.node:

@@ -10,8 +10,8 @@ import numpy as np
 
 from mobilemodel.dtypes import DType
 from mobilemodel.errors import UnsupportedSourceError, escape
+from mobilemodel.graphs import constant_value, domain, integer, integers, real, text
 from mobilemodel_converters.ccv.schema import LARGEST
-from mobilemodel_converters.onnx.structure import attribute_integer, attribute_integers, constant_value, domain
 
 if TYPE_CHECKING:
     import onnx
@@ -55,7 +55,7 @@ class Constants:
             if not node.input or node.op_type not in ("Identity", "Transpose"):
                 return None
             if node.op_type == "Transpose":
-                if attribute_integers(node, "perm") != (1, 0):
+                if integers(node, "perm") != (1, 0):
                     return None
                 transposed = not transposed
             name = node.input[0]
@@ -65,13 +65,13 @@ class Constants:
 def _own_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """The value of a Constant node: a tensor, or a list of integers such as a shape."""
     value = constant_value(node)
-    integers = attribute_integers(node, "value_ints") if node.op_type == "Constant" else ()
-    if value is not None or not integers:
+    found = integers(node, "value_ints") if node.op_type == "Constant" else ()
+    if value is not None or not found:
         return value
     import onnx
 
-    raw = np.array(integers, "<i8").tobytes()
-    return onnx.TensorProto(data_type=DType.INT64, dims=[len(integers)], raw_data=raw)
+    raw = np.array(found, "<i8").tobytes()
+    return onnx.TensorProto(data_type=DType.INT64, dims=[len(found)], raw_data=raw)
 
 
 def title(node: onnx.NodeProto) -> str:
@@ -100,15 +100,15 @@ class Node:
 
     def integer(self, name: str, default: int) -> int:
         """An attribute of one integer."""
-        return attribute_integer(self.proto, name, default)
+        return integer(self.proto, name, default)
 
     def integers(self, name: str) -> tuple[int, ...]:
         """An attribute of several integers; empty where there is none."""
-        return attribute_integers(self.proto, name)
+        return integers(self.proto, name)
 
     def number(self, name: str, default: float) -> float:
         """An attribute of one float32."""
-        return next((float(a.f) for a in self.proto.attribute if a.name == name), default)
+        return real(self.proto, name, default)
 
     def same(self, name: str) -> int:
         """An attribute of one integer for each direction, 1 where it is left out: the one for both."""
@@ -119,7 +119,7 @@ class Node:
 
     def border(self, sides: Sequence[int], window: Sequence[int], strides: int) -> int:
         """The padding, which has to be one and the same on all four sides of ``sides``."""
-        automatic = next((bytes(a.s) for a in self.proto.attribute if a.name == "auto_pad"), b"")
+        automatic = text(self.proto, "auto_pad", b"")
         pads = self.integers("pads") or (0, 0, 0, 0)
         if automatic in (b"SAME_UPPER", b"SAME_LOWER"):
             totals = [max((-(-side // strides) - 1) * strides + width - side, 0)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mobilemodel.graphs import integer, integers
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.model import MatrixOrder
-from mobilemodel_converters.onnx.structure import attribute_integer, attribute_integers
 from mobilemodel_converters.onnx.uses import Use
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Arrangement:
         return MatrixOrder(view, () if perm == tuple(range(len(perm))) else perm, row_axes)
 
 
-def arrangement(use: Use, dims: tuple[int, ...], integers: Integers) -> Arrangement:
+def arrangement(use: Use, dims: tuple[int, ...], known: Integers) -> Arrangement:
     """Follow the nodes between a tensor of ``dims`` and an operator."""
     found = Arrangement(dims, dims, tuple(range(len(dims))))
     for node in use.chain:
@@ -57,7 +57,7 @@ def arrangement(use: Use, dims: tuple[int, ...], integers: Integers) -> Arrangem
         # Names within a function are not those of the graph: only attributes can be trusted there.
         step = _transposed(found, node) if node.op_type == "Transpose" else None
         if step is None and node.op_type != "Transpose" and not use.in_function:
-            step = _reshaped(found, node, integers)
+            step = _reshaped(found, node, known)
         if step is None:
             return Arrangement(dims, dims, tuple(range(len(dims))), known=False)
         found = step
@@ -66,14 +66,14 @@ def arrangement(use: Use, dims: tuple[int, ...], integers: Integers) -> Arrangem
 
 def _transposed(found: Arrangement, node: onnx.NodeProto) -> Arrangement | None:
     rank = len(found.axes)
-    perm = attribute_integers(node, "perm") or tuple(reversed(range(rank)))
+    perm = integers(node, "perm") or tuple(reversed(range(rank)))
     if sorted(perm) != list(range(rank)):
         return None
     return Arrangement(found.dims, found.view, tuple(found.axes[axis] for axis in perm))
 
 
-def _reshaped(found: Arrangement, node: onnx.NodeProto, integers: Integers) -> Arrangement | None:
-    shape = _new_shape(found.shape, node, integers)
+def _reshaped(found: Arrangement, node: onnx.NodeProto, known: Integers) -> Arrangement | None:
+    shape = _new_shape(found.shape, node, known)
     if shape is None or math.prod(shape) != math.prod(found.shape) or len(shape) > FORMAT_LIMITS.rank:
         return None
     if found.in_order:
@@ -81,15 +81,15 @@ def _reshaped(found: Arrangement, node: onnx.NodeProto, integers: Integers) -> A
     return None
 
 
-def _new_shape(shape: tuple[int, ...], node: onnx.NodeProto, integers: Integers) -> tuple[int, ...] | None:
-    given = integers(node.input[1]) if len(node.input) > 1 else None
+def _new_shape(shape: tuple[int, ...], node: onnx.NodeProto, known: Integers) -> tuple[int, ...] | None:
+    given = known(node.input[1]) if len(node.input) > 1 else None
     if node.op_type == "Reshape":
         return _filled(shape, given) if given is not None else None
     if node.op_type == "Flatten":
-        axis = attribute_integer(node, "axis", 1)
+        axis = integer(node, "axis", 1)
         axis += len(shape) if axis < 0 else 0
         return (math.prod(shape[:axis]), math.prod(shape[axis:]))
-    axes = given if given is not None else attribute_integers(node, "axes")
+    axes = given if given is not None else integers(node, "axes")
     if node.op_type == "Squeeze":
         gone = {axis % len(shape) for axis in axes if shape} or {i for i, size in enumerate(shape) if size == 1}
         return tuple(size for i, size in enumerate(shape) if i not in gone)

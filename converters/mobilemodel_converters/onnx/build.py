@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from mobilemodel import dtypes
+from mobilemodel import dtypes, graphs
 from mobilemodel.errors import LimitExceededError, MalformedContentError, escape
 from mobilemodel.layout import elements_of
 from mobilemodel.limits import FORMAT_LIMITS
@@ -97,7 +97,7 @@ def _take_out(model: onnx.ModelProto, names: frozenset[str]) -> None:
     if not names:
         return
     taken: dict[str, onnx.TensorProto] = {}
-    for graph in structure.all_graphs(model.graph):
+    for graph in graphs.all_graphs(model.graph):
         if graph is not model.graph:
             for index in reversed(range(len(graph.initializer))):
                 proto = graph.initializer[index]
@@ -106,7 +106,7 @@ def _take_out(model: onnx.ModelProto, names: frozenset[str]) -> None:
                     del graph.initializer[index]
         for index in reversed(range(len(graph.node))):
             node = graph.node[index]
-            value = structure.constant_value(node)
+            value = graphs.constant_value(node)
             if value is not None and node.output[0] in names:
                 taken[node.output[0]] = _without_value(node.output[0], value)
                 del graph.node[index]

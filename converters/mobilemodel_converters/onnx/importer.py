@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from mobilemodel import dtypes
+from mobilemodel import dtypes, graphs
 from mobilemodel.dtypes import DType
 from mobilemodel.errors import (
     LimitExceededError,
@@ -106,7 +106,7 @@ def _load(source: OnnxSource) -> Model:
 def _candidates(model: onnx.ModelProto) -> Iterator[Candidate]:
     counts = structure.definitions(model.graph)
     hoist_obstacle = "" if model.ir_version >= 4 else "ir_version below 4 makes every initializer an input"
-    for graph in structure.all_graphs(model.graph):
+    for graph in graphs.all_graphs(model.graph):
         main = graph is model.graph
         for proto in graph.initializer:
             obstacle = "" if counts[proto.name] == 1 else "its name is defined more than once"
@@ -114,7 +114,7 @@ def _candidates(model: onnx.ModelProto) -> Iterator[Candidate]:
                 obstacle = "it is the default of a subgraph's input"
             yield Candidate(proto, proto.name, not main, obstacle or ("" if main else hoist_obstacle))
         for node in graph.node:
-            value = structure.constant_value(node)
+            value = graphs.constant_value(node)
             if value is not None:
                 name = node.output[0]
                 obstacle = hoist_obstacle if counts[name] == 1 else "its name is defined more than once"
@@ -125,10 +125,10 @@ def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     """The tensors of the model whose names are defined once."""
     counts = structure.definitions(model.graph)
     found: dict[str, onnx.TensorProto] = {}
-    for graph in structure.all_graphs(model.graph):
+    for graph in graphs.all_graphs(model.graph):
         found.update((proto.name, proto) for proto in graph.initializer)
         for node in graph.node:
-            value = structure.constant_value(node)
+            value = graphs.constant_value(node)
             if value is not None:
                 found[node.output[0]] = value
     return {name: proto for name, proto in found.items() if counts[name] == 1}
@@ -173,17 +173,17 @@ def _format_obstacle(name: str, proto: onnx.TensorProto) -> str | None:
 
 
 def _other_inline(model: onnx.ModelProto) -> Iterator[InlineTensor]:
-    for graph in structure.all_graphs(model.graph):
+    for graph in graphs.all_graphs(model.graph):
         for sparse in graph.sparse_initializer:
             size = tensors.raw_bytes(sparse.values) + tensors.raw_bytes(sparse.indices)
             dims = tuple(sparse.dims)
             reason = "a sparse initializer stays as it is"
             yield InlineTensor(sparse.values.name, sparse.values.data_type, dims, size, reason)
-    for node in structure.all_nodes(model.graph):
+    for node in graphs.all_nodes(model.graph):
         yield from _plain_constants(node)
     for function in model.functions:
         for node in function.node:
-            value = structure.constant_value(node)
+            value = graphs.constant_value(node)
             if value is not None and tensors.raw_bytes(value) >= _WORTH_NAMING:
                 name = f"{function.name}/{node.output[0]}"
                 size = tensors.raw_bytes(value)
@@ -192,7 +192,7 @@ def _other_inline(model: onnx.ModelProto) -> Iterator[InlineTensor]:
 
 def _plain_constants(node: onnx.NodeProto) -> Iterator[InlineTensor]:
     """Constants given as lists or as sparse tensors: they have no TensorProto that could move."""
-    if node.op_type != "Constant" or structure.domain(node.domain) or not node.output:
+    if node.op_type != "Constant" or graphs.domain(node.domain) or not node.output:
         return
     for attribute in node.attribute:
         count = len(attribute.floats) + len(attribute.ints)

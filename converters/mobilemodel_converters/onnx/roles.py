@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mobilemodel.graphs import all_nodes, domain, integer, integers
 from mobilemodel.model import MatrixOrder, Role
 from mobilemodel_converters.onnx.arrangement import Arrangement, arrangement
-from mobilemodel_converters.onnx.structure import all_nodes, attribute_integer, attribute_integers, domain
 from mobilemodel_converters.onnx.tensors import small_integers
 from mobilemodel_converters.onnx.uses import Use, UseIndex, final_uses
 
@@ -58,7 +58,7 @@ class Network:
         if constant is not None:
             return small_integers(constant)
         node = self.made_by.get(name)
-        values = attribute_integers(node, "value_ints") if node is not None and node.op_type == "Constant" else ()
+        values = integers(node, "value_ints") if node is not None and node.op_type == "Constant" else ()
         return values or None
 
 
@@ -109,7 +109,7 @@ def _weight(use: Use, arranged: Arrangement, network: Network) -> Weight | None:
     if operator in _RECURRENT and use.position in (1, 2) and rank == 3:
         return Weight(Role.RECURRENT, operator, arranged.order((0, 1, 2), 2), use.order)
     if operator == "Gather" and use.position == 0 and rank >= 2:
-        axis = attribute_integer(use.node, "axis", 0) % rank
+        axis = integer(use.node, "axis", 0) % rank
         wanted = (axis, *(other for other in range(rank) if other != axis))
         return Weight(Role.EMBEDDING, operator, arranged.order(wanted, 1), use.order)
     return None
@@ -121,7 +121,7 @@ def _matrix_order(use: Use, arranged: Arrangement) -> MatrixOrder:
     if operator == "MatMulNBits":
         return MatrixOrder()
     left = use.position == 0
-    transposed = operator in ("Gemm", "FusedGemm", "FusedMatMul") and attribute_integer(
+    transposed = operator in ("Gemm", "FusedGemm", "FusedMatMul") and integer(
         use.node, "transA" if left else "transB", 0
     )
     batch = tuple(range(rank - 2))
@@ -134,7 +134,7 @@ def _conv_order(use: Use, arranged: Arrangement) -> MatrixOrder:
     rank = len(arranged.axes)
     if use.node.op_type != "ConvTranspose":
         return arranged.order((0, *range(2, rank), 1), 1)
-    groups = attribute_integer(use.node, "group", 1)
+    groups = integer(use.node, "group", 1)
     shape = arranged.shape
     if not arranged.in_order or groups < 1 or shape[0] % groups:
         return MatrixOrder()
@@ -172,8 +172,8 @@ def _sees_one_position(use: Use, arranged: Arrangement, network: Network) -> boo
 def _keeps_one_position(node: onnx.NodeProto) -> bool:
     if node.op_type != "Conv":
         return node.op_type in _BETWEEN_POOL_AND_FC
-    kernel = attribute_integers(node, "kernel_shape")
-    return bool(kernel) and set(kernel) == {1} and not any(attribute_integers(node, "pads"))
+    kernel = integers(node, "kernel_shape")
+    return bool(kernel) and set(kernel) == {1} and not any(integers(node, "pads"))
 
 
 def _pools_globally(node: onnx.NodeProto, network: Network) -> bool:
@@ -181,7 +181,7 @@ def _pools_globally(node: onnx.NodeProto, network: Network) -> bool:
         return True
     if node.op_type != "ReduceMean":
         return False
-    axes = attribute_integers(node, "axes")
+    axes = integers(node, "axes")
     if not axes and len(node.input) > 1:
         axes = network.integers(node.input[1]) or ()
     return sorted(axes) in ([2, 3], [-2, -1], [2], [-1])

@@ -7,34 +7,11 @@ from collections.abc import Iterator, MutableSequence
 from typing import TYPE_CHECKING
 
 from mobilemodel.errors import MalformedSourceError, escape
+from mobilemodel.graphs import all_graphs, reads, subgraphs
 
 if TYPE_CHECKING:
     import onnx
     from google.protobuf.message import Message
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs in a node's attributes: bodies of If, Loop, Scan and the like."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and all graphs within it, in the order of their nodes."""
-    yield graph
-    for node in graph.node:
-        for inner in subgraphs(node):
-            yield from all_graphs(inner)
-
-
-def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes of a graph and of the graphs within it, in order."""
-    for node in graph.node:
-        yield node
-        for inner in subgraphs(node):
-            yield from all_nodes(inner)
 
 
 def all_parts(model: onnx.ModelProto) -> tuple[list[onnx.GraphProto], list[onnx.NodeProto]]:
@@ -69,28 +46,6 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         yield from (tensor.values, tensor.indices)
 
 
-def constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """The tensor of a Constant node; None for other nodes and other kinds of constants."""
-    if node.op_type != "Constant" or domain(node.domain) or len(node.output) != 1:
-        return None
-    return next((a.t for a in node.attribute if a.name == "value" and a.HasField("t")), None)
-
-
-def attribute_integer(node: onnx.NodeProto, name: str, default: int) -> int:
-    """A node's attribute of one integer; ``default`` where it has none."""
-    return next((int(a.i) for a in node.attribute if a.name == name), default)
-
-
-def attribute_integers(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
-    """A node's attribute of several integers; empty where it has none."""
-    return next((tuple(a.ints) for a in node.attribute if a.name == name), ())
-
-
-def domain(name: str) -> str:
-    """A node's domain in its short form: ``ai.onnx`` is the empty one."""
-    return "" if name == "ai.onnx" else name
-
-
 def definitions(graph: onnx.GraphProto) -> Counter[str]:
     """How often each name is defined in a graph and those within it; an initializer that is an input counts once."""
     counts: Counter[str] = Counter()
@@ -102,19 +57,6 @@ def definitions(graph: onnx.GraphProto) -> Counter[str]:
         names += [output for node in inner.node for output in node.output if output]
         counts.update(names)
     return counts
-
-
-def captured(graph: onnx.GraphProto) -> set[str]:
-    """Names that a subgraph takes from the graphs around it."""
-    known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    known |= {sparse.values.name for sparse in graph.sparse_initializer}
-    known |= {output for node in graph.node for output in node.output}
-    wanted = {value.name for value in graph.output}
-    for node in graph.node:
-        wanted.update(node.input)
-        for inner in subgraphs(node):
-            wanted |= captured(inner)
-    return wanted - known - {""}
 
 
 def check_model(model: onnx.ModelProto) -> None:
@@ -171,8 +113,8 @@ def _check_order(nodes: list[onnx.NodeProto], known: set[str], outputs: set[str]
                 raise MalformedSourceError(f"two definitions of a value, one by {_title(node)}", found=escape(output))
             if output:
                 produced[output] = index
-    visible = known | produced.keys() | outer | {""}
-    wanted = [set(node.input).union(*(captured(inner) for inner in subgraphs(node))) for node in nodes]
+    visible = known | produced.keys() | outer
+    wanted = [reads(node) for node in nodes]
     for node, names in zip(nodes, wanted, strict=True):
         for name in sorted(names - visible):
             raise MalformedSourceError(f"{_title(node)} uses a value that nothing defines", found=escape(name))

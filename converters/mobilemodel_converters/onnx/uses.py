@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mobilemodel_converters.onnx.structure import all_graphs, domain, subgraphs
+from mobilemodel.graphs import all_graphs, domain, subgraphs
 
 if TYPE_CHECKING:
     import onnx
