@@ -138,6 +138,12 @@ def test_modules_and_functions_are_short(module: str) -> None:
             assert length <= 60, f"{module}: {node.name} has {length} lines"
 
 
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", "examples", "readers"])
+def test_other_files_are_short_too(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        assert len(path.read_text("utf-8").splitlines()) <= 400, path.relative_to(ROOT)
+
+
 def test_no_machine_paths_in_tracked_files() -> None:
     """No folder of a developer's machine, and no address of a package registry but in prose about licences."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
