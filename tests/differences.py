@@ -76,7 +76,7 @@ def gradients(
     ways = paths(nodes, wanted, starts)
     assert ways.unreached == {}
     copied = type(made).FromString(made.SerializeToString())
-    backward = Backward(copied, nodes, ways, [])
+    backward = Backward(copied, nodes, ways, [], {})
     found = dict(backward.back(backward.forward(feeds), dict(starts)))
     assert set(found) == set(wanted)
     return found

@@ -14,7 +14,7 @@ from mobilemodel.gradients.derivatives import Operation, Step
 from mobilemodel.gradients.kernels import Kernels
 from mobilemodel.gradients.likelihood import Target, deviation, random_signs, start
 from mobilemodel.gradients.paths import Paths, Stage, constants, plain
-from mobilemodel.runtime.session import run, session
+from mobilemodel.runtime.session import run, session_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -38,8 +38,14 @@ class Backward:
     It may be used by several threads at once; each call holds the intermediate values of its own batch only.
     """
 
-    def __init__(self, model: ModelProto, nodes: Sequence[Operation], paths: Paths, targets: Sequence[Target]) -> None:
-        """Change ``model`` so that it puts out what the way back needs, and nothing else, and open it."""
+    def __init__(
+        self, model: ModelProto, nodes: Sequence[Operation], paths: Paths, targets: Sequence[Target],
+        weights: Mapping[str, Array],
+    ) -> None:  # fmt: skip
+        """Change ``model`` so that it puts out what the way back needs, and nothing else, and open it.
+
+        ``weights`` are the values of its external initializers.
+        """
         from onnx import numpy_helper
 
         self._paths, self._targets = paths, targets
@@ -50,9 +56,12 @@ class Backward:
         shapes = _shapes(paths.stages) - values
         given = {*tensors, *self._inputs}
         self._shapes = _with_outputs(model, sorted(values - given), sorted(shapes - given))
-        self._session: InferenceSession = session(model.SerializeToString())
+        self._session: InferenceSession = session_of(model.SerializeToString(), weights)
         used = (values | shapes) & set(tensors)
-        self._constants = {name: plain(numpy_helper.to_array(tensors[name])) for name in sorted(used)}
+        self._constants = {
+            name: plain(weights[name] if name in weights else numpy_helper.to_array(tensors[name]))
+            for name in sorted(used)
+        }
         self._kernels = Kernels()
 
     def samples(self, batch: Mapping[str, Array]) -> int:

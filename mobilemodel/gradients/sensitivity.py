@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ def output_sensitivity(
     draws: int = 1,
     threads: int = 1,
     logits: Collection[str] = (),
+    weights: Mapping[str, Array] = MappingProxyType({}),
 ) -> Sensitivity:
     """Estimate E[(dL/dy)^2] of each channel of layers' outputs y, summed over positions.
 
@@ -63,9 +65,10 @@ def output_sensitivity(
     that of the output over the first batch (of which the result then depends); an output in ``logits`` counts as
     logits of classes along axis 1. Several outputs are taken together, as independent of one another.
 
-    ``model`` is a serialised ONNX model with its weights, ``values`` names values inside its graph: outputs of Conv,
-    Gemm or MatMul, before or after their bias; a mapping also gives the channel axis, which otherwise is the last of
-    rank 2 and axis 1 of higher ranks. ``batches`` hold arrays by name of input, samples along the first axis of each.
+    ``model`` is a serialised ONNX model, ``weights`` hold the values of its external initializers. ``values`` names
+    values inside its graph: outputs of Conv, Gemm or MatMul, before or after their bias; a mapping also gives the
+    channel axis, which otherwise is the last of rank 2 and axis 1 of higher ranks. ``batches`` hold arrays by name of
+    input, samples along the first axis of each.
     ``draws`` gradients are averaged for each sample. The same ``seed`` gives the same signs for a sample however the
     samples are batched, and the same result for any number of ``threads``, each of which works on a batch of its own
     (so memory is that of the intermediate values of as many batches).
@@ -89,7 +92,7 @@ def output_sensitivity(
     if not found.reached:
         return Sensitivity({}, 0, found.unreached)
     used = [target for target in starts if target.name in found.active]
-    backward = Backward(parsed, nodes, found, used)
+    backward = Backward(parsed, nodes, found, used, weights)
     del parsed, nodes
     totals, samples = _totals(_in_order(backward, batches, axes, seed=seed, draws=draws, threads=threads))
     return Sensitivity({name: totals[name] / (samples * draws) for name in found.reached}, samples, found.unreached)

@@ -5,21 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mobilemodel import dtypes
 from mobilemodel.calibration.arithmetic import one_thread
-from mobilemodel.calibration.calibrate import Calibrated, LayerResult, Quantized, Quantizer, Settings, calibrate
+from mobilemodel.calibration.calibrate import (
+    Calibrated,
+    LayerResult,
+    Quantized,
+    Quantizer,
+    Settings,
+    calibrate,
+    model_weights,
+)
 from mobilemodel.calibration.layers import Layer, find_layers
 from mobilemodel.calibration.samples import Samples
 from mobilemodel.calibration.segments import read_graph
 from mobilemodel.dtypes import DType
 from mobilemodel.errors import UnsupportedSourceError, UsageError
 from mobilemodel.gradients.sensitivity import output_sensitivity
-from mobilemodel.model import GRAPH_LOCATION, WEIGHT_ROLES, Model
+from mobilemodel.model import WEIGHT_ROLES, Model
 from mobilemodel.pipeline.options import FittingOptions
 from mobilemodel.quantize import rules
 from mobilemodel.quantize.apply import Chosen
@@ -104,8 +111,7 @@ def fit(model: Model, plan: Plan, samples: Samples, options: FittingOptions) -> 
 
 
 def _fit(model: Model, plan: Plan, samples: Samples, options: FittingOptions) -> Fitted:
-    graph = parse_model(model.build_graph(frozenset()))
-    layers, refused = find_layers(model, read_graph(graph))
+    layers, refused = find_layers(model, read_graph(parse_model(model.build_graph(frozenset()))))
     count = fc_weight_count(model.tensors)
     wanted = {tensor.name: plan.rule(tensor, count) for tensor in model.tensors}
     refused |= {layer.name: "its rule is an SQNR of the weights" for layer in layers if wanted[layer.name].sqnr}
@@ -114,7 +120,7 @@ def _fit(model: Model, plan: Plan, samples: Samples, options: FittingOptions) ->
     if not layers:
         raise UsageError("the plan quantizes no layer that data can speak about", advice="Use --scheme auto.")
     weights = sum(tensor.elements for tensor in model.tensors if tensor.role in WEIGHT_ROLES)
-    costs, notes = _sensitivities(graph, model, layers, samples, options)
+    costs, notes = _sensitivities(model, layers, samples, options)
     settings = Settings(damping=options.damping, seed=options.seed, threads=options.threads)
     found = calibrate(model, samples, costs, _by_rule(fitted, weights, options.seed), settings,
                       only=frozenset(fitted))  # fmt: skip
@@ -145,17 +151,16 @@ def _by_rule(fitted: Mapping[str, Rule], weights: int, seed: int) -> Quantizer:
 
 
 def _sensitivities(
-    graph: Any, model: Model, layers: list[Layer], samples: Samples, options: FittingOptions
+    model: Model, layers: list[Layer], samples: Samples, options: FittingOptions
 ) -> tuple[dict[str, Float64], list[str]]:
     """What an error of each output channel costs the network's output, by the name of the layer's weight."""
-    _embed(graph, model)
     axes = {layer.response: layer.channel_axis for layer in layers}
     few = samples.plain().limited(SENSITIVITY_SAMPLES)
     batches = ({samples.input: batch} for batch in few.batches())
     # Scores of classes that no softmax follows are logits, as users export them.
     logits = [output.name for output in model.outputs] if samples.data.classes is not None else []
-    found = output_sensitivity(graph.SerializeToString(), axes, batches, seed=options.seed, threads=options.threads,
-                               logits=logits)  # fmt: skip
+    found = output_sensitivity(model.build_graph(frozenset()), axes, batches, seed=options.seed,
+                               threads=options.threads, logits=logits, weights=model_weights(model))  # fmt: skip
     notes = [f"{name}: the output's sensitivity is not known ({why}); all its channels count alike"
              for name, why in sorted(found.unreached.items())]  # fmt: skip
     return {
@@ -174,17 +179,6 @@ def shrunk(weights: Float64, samples: int) -> Float64:
     """
     share = samples / (samples + SHRINKING_SAMPLES)
     return np.asarray(share * weights + (1 - share) * weights.mean())
-
-
-def _embed(graph: Any, model: Model) -> None:
-    """Put the values of external initializers into the graph itself."""
-    values = {tensor.name: tensor for tensor in model.tensors if not tensor.hoisted}
-    for item in graph.graph.initializer:
-        if item.data_location == item.EXTERNAL:
-            assert all(entry.value == GRAPH_LOCATION for entry in item.external_data if entry.key == "location")
-            item.ClearField("external_data")
-            item.ClearField("data_location")
-            item.raw_data = bytes(values[item.name].read())
 
 
 def _chosen(layers: list[Layer], found: Calibrated) -> dict[str, Chosen]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from mobilemodel.errors import CheckFailedError, MalformedSourceError, UnsupportedSourceError, UsageError
 from mobilemodel.gradients import backward
@@ -185,6 +185,20 @@ def test_batches_and_threads_change_nothing() -> None:
     assert all(np.array_equal(threaded.weights[name], found.weights[name]) for name in names)
     # What is added to a layer changes nothing of its gradient.
     np.testing.assert_array_equal(whole.weights["fc2"], whole.weights["sum2"])
+
+
+def test_weights_may_lie_beside_the_graph() -> None:
+    made, x = convnet(), numbers(9, 8, 3, 21, 21)
+    names = ["conv1", "conv2", "fc1", "fc2"]
+    inside = measured(made, names, x)
+    weights = {item.name: numpy_helper.to_array(item).copy() for item in made.graph.initializer}
+    for item in made.graph.initializer:
+        item.ClearField("raw_data")
+        item.data_location = item.EXTERNAL
+        item.external_data.add(key="location", value="mobilemodel")
+    beside = measured(made, names, x, weights=weights)
+    for name in names:
+        np.testing.assert_allclose(beside.weights[name], inside.weights[name], rtol=1e-6)
 
 
 def forked(*nodes: tuple[Any, ...], output: str = "y", kind: int = TensorProto.FLOAT) -> ModelProto:
