@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mobilemodel import dtypes
-from mobilemodel.calibration.layers import Layer, find_layers, layer_rows, own_bias
+from mobilemodel.calibration.layers import Layer, find_layers, layer_columns, layer_rows, own_bias
 from mobilemodel.calibration.moments import Moments, Places, check_moments, layer_rows_of
 from mobilemodel.calibration.refit import Problem, as_float32, make_problem
 from mobilemodel.calibration.samples import Samples
@@ -166,7 +166,7 @@ def _calibrate_layer(
 
 def _enough_samples(layer: Layer, settings: Settings) -> int:
     """Several for each column of the moments; a convolution sees many places of each sample."""
-    columns = layer.weight.elements // layer_rows(layer)
+    columns = layer_columns(layer)
     if layer.window is None:
         return min(settings.samples, max(2048, 16 * columns))
     return min(settings.samples, settings.window_samples, max(1024, 2 * columns))

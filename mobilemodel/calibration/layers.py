@@ -177,6 +177,11 @@ def own_bias(layer: Layer, uses_of_bias: int, biases: Mapping[str, Array]) -> bo
     return bias is not None and uses_of_bias == 1 and bias.dtype == np.float32 and bias.shape == (layer_rows(layer),)
 
 
+def layer_columns(layer: Layer) -> int:
+    """Inputs of each output channel of a layer."""
+    return layer.weight.elements // layer_rows(layer)
+
+
 def layer_rows(layer: Layer) -> int:
     """Output channels of a layer."""
     dims, perm = layer.weight.dims, layer.weight.order.perm

@@ -21,6 +21,7 @@ from mobilemodel.calibration.calibrate import (
     model_weights,
 )
 from mobilemodel.calibration.layers import Layer, find_layers
+from mobilemodel.calibration.remainder import remainders
 from mobilemodel.calibration.samples import Samples
 from mobilemodel.calibration.segments import read_graph
 from mobilemodel.dtypes import DType
@@ -111,7 +112,8 @@ def fit(model: Model, plan: Plan, samples: Samples, options: FittingOptions) -> 
 
 
 def _fit(model: Model, plan: Plan, samples: Samples, options: FittingOptions) -> Fitted:
-    layers, refused = find_layers(model, read_graph(parse_model(model.build_graph(frozenset()))))
+    graph = read_graph(parse_model(model.build_graph(frozenset())))
+    layers, refused = find_layers(model, graph)
     count = fc_weight_count(model.tensors)
     wanted = {tensor.name: plan.rule(tensor, count) for tensor in model.tensors}
     refused |= {layer.name: "its rule is an SQNR of the weights" for layer in layers if wanted[layer.name].sqnr}
@@ -121,6 +123,8 @@ def _fit(model: Model, plan: Plan, samples: Samples, options: FittingOptions) ->
         raise UsageError("the plan quantizes no layer that data can speak about", advice="Use --scheme auto.")
     weights = sum(tensor.elements for tensor in model.tensors if tensor.role in WEIGHT_ROLES)
     costs, notes = _sensitivities(model, layers, samples, options)
+    left = remainders(graph, layers)
+    costs = {name: left[name] * cost for name, cost in costs.items()}
     settings = Settings(damping=options.damping, seed=options.seed, threads=options.threads)
     found = calibrate(model, samples, costs, _by_rule(fitted, weights, options.seed), settings,
                       only=frozenset(fitted))  # fmt: skip

@@ -10,7 +10,7 @@ from mobilemodel.quantize.plan import Plan, is_plan_file, load_plan, parse_plan,
 from mobilemodel.search.candidate import Candidate
 from mobilemodel.search.recipe import Recipe, priced_rules, read_recipe
 
-CALIBRATED_PRICE = 0.01
+CALIBRATED_PRICE = 0.0025
 """nats of divergence that a bit for each weight of the network is worth, where nothing else is said"""
 
 

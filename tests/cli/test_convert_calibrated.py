@@ -84,7 +84,7 @@ def test_the_saved_plan_gives_the_bytes_again_with_the_same_data_alone(
 
 
 def test_a_dry_run_prints_the_curve_and_writes_nothing(convert: Command, tmp_path: Path) -> None:
-    found = convert("--max-divergence", "0.02", "--dry-run")
+    found = convert("--max-divergence", "0.01", "--dry-run")
     assert found.code == 0, found.err
     assert "KL nats" in found.out
     assert "chosen" in found.out
