@@ -40,7 +40,7 @@ def alexnet(lab: Lab) -> Iterator[measuring.Results]:
     """Show 1."""
     model = lab.model("cifar-alexnet")
     plain = accuracy_lab.nncodec(lab, model, [{"qp": qp} for qp in ALEXNET_QPS])
-    adapted = _nncodec_with_data(lab, model, [{"qp": qp, **LSA} for qp in ALEXNET_QPS])
+    adapted = _nncodec_with_data(lab, model, [{"qp": qp, **LSA} for qp in ALEXNET_QPS[2:]])
     limits = [*ALEXNET_LIMITS, ALEXNET_AIM]
     ours = [automatic(lab, model, data, size * MB) for data, size, _ in limits]
     beside_plain = [automatic(lab, model, NO_DATA, peer.file_bytes) for peer in plain]
@@ -58,7 +58,7 @@ def alexnet(lab: Lab) -> Iterator[measuring.Results]:
         gained = by_entry[entry].top1 - by_entry[peer].top1
         results.targets.append(measuring.Target(what, gained, 0.0, least=True))
     results.notes += compared("without data", [by_entry[each] for each in (*beside_plain, *plain)], len(plain))
-    results.notes += compared("with data", [by_entry[each] for each in (*calibrated, *adapted)], len(adapted))
+    results.notes += compared("with data", [by_entry[each] for each in (*calibrated[2:], *adapted)], len(adapted))
     yield noted(lab, results)
 
 

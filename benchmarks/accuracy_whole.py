@@ -38,7 +38,8 @@ LARGEST_DROP = 0.5
 ALEXNET_SECONDS, ALEXNET_GB = 200.0, 2.5
 NOISE_SECONDS, NOISE_GB, NOISE_PICTURES = 720.0, 6.0, 256
 LOW_RANKS = (None, 1024, 512, 256)
-LOW_RANK_MB = (1.2, 0.8)
+LOW_RANK_PRICES = (0.00075, 0.0025)
+"""about 1.2 and 0.8 MB"""
 FOLD_DIFFERENCE = 1e-5
 COSTS = ("conversion", "file bytes", "CPU s", "peak MB")
 
@@ -142,7 +143,7 @@ def transforms(lab: Lab) -> Iterator[measuring.Results]:
     ]
     yield results
     model = lab.model("cifar-alexnet")
-    entries = [_low_rank(lab, model, size, rank) for size in LOW_RANK_MB for rank in LOW_RANKS]
+    entries = [_low_rank(lab, model, price, rank) for price in LOW_RANK_PRICES for rank in LOW_RANKS]
     yield accuracy_lab.table("6. --low-rank on fc6 of cifar-alexnet",
                              accuracy_lab.judge(model, entries, lab.test, CIFAR))  # fmt: skip
 
@@ -173,10 +174,13 @@ def full_model(lab: Lab) -> Path:
     return out
 
 
-def _low_rank(lab: Lab, model: Path, size: float, rank: int | None) -> Entry:
-    label = f"auto {size:.1f} MB, fc6 {'whole' if rank is None else f'of rank {rank}'}"
+def _low_rank(lab: Lab, model: Path, price: float, rank: int | None) -> Entry:
+    plan = lab.folder / f"price-{price}.toml"
+    plan.write_text(f'scheme = "auto"\nprice = {price}\n')
+    label = f"auto at price {price}, fc6 {'whole' if rank is None else f'of rank {rank}'}"
     options = () if rank is None else ("--low-rank", f"fc6.weight={rank}")
-    return accuracy_networks.automatic(lab, model, "calibration", size * MB, *options, label=label)
+    given = ("--scheme", plan, "--order-units", "--calibration", lab.calibration, *options, *CIFAR)
+    return accuracy_lab.convert(lab, model, label, *given, data="calibration")
 
 
 def _least(decibels: Mapping[str, float]) -> tuple[float, float]:

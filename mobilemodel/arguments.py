@@ -98,7 +98,8 @@ def _add_convert(commands: Commands[argparse.ArgumentParser]) -> None:
 def _add_fitting(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("calibration and search (docs/calibration.md, docs/search.md)").add_argument
     add("--calibration", metavar="DATA", help="pictures as eval's --data; layers are fitted to the network's responses")
-    add("--held-out", type=_count, metavar="N", help="samples that only judge (default: a quarter where a goal is set)")
+    add("--held-out", type=_count, metavar="N",
+        help="samples that only judge (default with a goal: a quarter; a sixteenth for a size)")  # fmt: skip
     add("--no-mirror", action="store_true", help="do not use pictures mirrored, too")
     add("--seed", type=_count, default=1, metavar="N", help="of what is drawn by chance (default 1)")
     add("--threads", type=_count, default=1, metavar="N", help="of ONNX Runtime; the bytes do not depend on them")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mobilemodel.search import Transforms
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_HELD_OUT = 4
-"""one in so many samples judges the candidates of a search"""
+_HELD_OUT, _HELD_OUT_FOR_SIZE = 4, 16
+"""one in so many samples judges the candidates of a search; for a size they only tell, and a fit wants many"""
 
 
 def size_of(text: str) -> int:
@@ -89,7 +89,8 @@ def _fitting(options: argparse.Namespace, scheme: Scheme, searching: bool) -> Fi
         planned.check_data(sha256, options.calibration)
         return FittingOptions(data, sha256, planned.held_out, planned.mirror, planned.damping, planned.seed,
                               options.threads)  # fmt: skip
-    held_out = options.held_out if options.held_out is not None else len(data) // _HELD_OUT if searching else 0
+    judged = _HELD_OUT if options.target_size is None or options.search == "thorough" else _HELD_OUT_FOR_SIZE
+    held_out = options.held_out if options.held_out is not None else len(data) // judged if searching else 0
     return FittingOptions(data, sha256, held_out, not options.no_mirror, seed=options.seed, threads=options.threads)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from dataclasses import dataclass, replace
@@ -160,13 +161,17 @@ def _heavy(evaluation: Evaluation) -> list[str]:
 
 
 def _first_price(trial: Trial, goal: Goal) -> float:
-    """A guess: what a network of usual redundancy needs for the target's bits for each weight."""
+    """A guess: what a network of usual redundancy needs for the target's bits for each weight.
+
+    With data the bits at the usual price fall with the root of the number of weights, as the zoo's networks have it.
+    """
     calibrated = trial.options.fitting is not None
-    usual, bits = (CALIBRATED_PRICE, 0.55) if calibrated else (DEFAULT_PRICE, 1.4)
-    if goal.target_size is None:
+    usual = CALIBRATED_PRICE if calibrated else DEFAULT_PRICE
+    weights = _weights(trial) if goal.target_size is not None else 0
+    if not weights:
         return usual
-    weights = _weights(trial)
-    guess = usual * (bits * weights / (8 * max(goal.target_size, 1))) ** 1.6 if weights else usual
+    bits, power = (1.75 * math.sqrt(1e6 / weights), 2.7) if calibrated else (1.4, 1.6)
+    guess: float = usual * (bits * weights / (8 * max(goal.target_size or 0, 1))) ** power
     return min(max(guess, SMALLEST_PRICE), LARGEST_PRICE)
 
 
