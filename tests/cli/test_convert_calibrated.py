@@ -70,6 +70,7 @@ def test_the_saved_plan_gives_the_bytes_again_with_the_same_data_alone(
 ) -> None:
     assert convert("--target-size", "6000").code == 0
     plan = tmp_path / "out.mm.toml"
+    assert "held_out = 18\n" in plan.read_text(), "a sixteenth of 300"
     assert convert("--scheme", plan, out="again.mm").code == 0
     assert (tmp_path / "again.mm").read_bytes() == (tmp_path / "out.mm").read_bytes()
     other = saved(tmp_path, residual_net(), labelled(residual_net(), 300, seed=5))[1]
@@ -91,6 +92,11 @@ def test_a_dry_run_prints_the_curve_and_writes_nothing(convert: Command, tmp_pat
     assert "candidates were evaluated" in found.out
     assert "nothing was written" in found.err
     assert listing(tmp_path) == []
+
+
+def test_a_loss_is_judged_on_a_quarter(convert: Command, tmp_path: Path) -> None:
+    assert convert("--max-divergence", "0.01").code == 0
+    assert "held_out = 75\n" in (tmp_path / "out.mm.toml").read_text()
 
 
 def test_a_goal_that_was_not_met_is_told_by_the_exit_code(convert: Command, tmp_path: Path) -> None:
