@@ -113,7 +113,9 @@ def job(*arguments: str | Path) -> Any:
 
 def convert(lab: Lab, model: Path, label: str, *options: str | Path, data: str = "none") -> Entry:
     """``mobilemodel convert`` in a process of its own."""
-    out = lab.folder / f"{model.parent.name}-{label.replace(' ', '-').replace('/', '-')}.mm"
+    # The number keeps two conversions apart that differ in their options alone.
+    number = len(list(lab.folder.iterdir()))
+    out = lab.folder / f"{model.parent.name}-{label.replace(' ', '-').replace('/', '-')}-{number}.mm"
     took = measuring.convert(model, out, "--force", *map(str, options))
     return Entry(label, data, out, out.stat().st_size, took.cpu_seconds, took.peak_bytes)
 
