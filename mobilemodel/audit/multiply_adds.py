@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mobilemodel.errors import MalformedContentError, UsageError
-from mobilemodel.graphs import integer, subgraphs, text
+from mobilemodel.graphs import integer, is_standard, subgraphs, text, title
 
 if TYPE_CHECKING:
     import onnx
@@ -83,17 +83,13 @@ def count_multiply_adds(graph: bytes, sizes: Mapping[str, Sequence[int]] | None 
     for node in model.graph.node:
         if not isinstance(node.op_type, str) or not isinstance(node.name, str):
             raise MalformedContentError("the name of a node or its operator is not UTF-8")
-        if node.domain in ("", "ai.onnx", "com.microsoft") and node.op_type in _COUNTERS:
+        if (is_standard(node) or node.domain == "com.microsoft") and node.op_type in _COUNTERS:
             nodes.append(_count(node, shapes))
         elif _may_hide_more(node) or (node.domain, node.op_type) in functions:
-            nodes.append(NodeCount(_title(node), node.op_type, None, "nothing says how often its inner graph runs"))
+            nodes.append(NodeCount(title(node), node.op_type, None, "nothing says how often its inner graph runs"))
         else:
             others[node.op_type] += 1
     return MultiplyAdds(tuple(nodes), tuple(sorted(others.items())))
-
-
-def _title(node: onnx.NodeProto) -> str:
-    return str(node.name or next(iter(node.output), "") or node.op_type)
 
 
 def _may_hide_more(node: onnx.NodeProto) -> bool:
@@ -149,9 +145,9 @@ def _infer(model: onnx.ModelProto) -> dict[str, Shape]:
 def _count(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> NodeCount:
     operands = _Operands(node, shapes)
     try:
-        return NodeCount(_title(node), node.op_type, _COUNTERS[node.op_type](operands))
+        return NodeCount(title(node), node.op_type, _COUNTERS[node.op_type](operands))
     except _Unknown as unknown:
-        return NodeCount(_title(node), node.op_type, None, str(unknown))
+        return NodeCount(title(node), node.op_type, None, str(unknown))
 
 
 @dataclass(frozen=True)

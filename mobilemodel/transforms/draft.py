@@ -17,7 +17,7 @@ from mobilemodel.errors import LimitExceededError
 from mobilemodel.graphs import captured, is_standard, standard_opset
 from mobilemodel.limits import FORMAT_LIMITS
 from mobilemodel.model import GRAPH_LOCATION, Model, Role, SourceTensor
-from mobilemodel.transforms.graphs import all_names
+from mobilemodel.transforms.names import all_names
 from mobilemodel.transforms.report import Change, Kept, Transformed
 
 if TYPE_CHECKING:

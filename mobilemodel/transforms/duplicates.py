@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mobilemodel.graphs import is_standard, subgraphs, title
 from mobilemodel.model import WEIGHT_ROLES, Buffer, Model, Role
 from mobilemodel.transforms.draft import Draft
-from mobilemodel.transforms.graphs import defined_inside, rename_inside
+from mobilemodel.transforms.names import defined_inside, rename_inside
 from mobilemodel.transforms.report import Change, Kept, Size, Transformed
 
 if TYPE_CHECKING:
