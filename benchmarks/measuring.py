@@ -48,7 +48,7 @@ def run(*command: str | os.PathLike[str], may_fail: bool = False) -> Run:
     arguments = [os.fspath(part) for part in command]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
-        process = subprocess.Popen(arguments, stdout=out, stderr=err)
+        process = subprocess.Popen(arguments, stdout=out, stderr=err, env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"})
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MobileModelError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
+        # Python remembers one that passed through exec of a text, as dataclasses are made by, and would end by the
+        # signal and not by this code. The next exec makes it forget.
+        exec("")  # noqa: S102 - no text of anybody
         return _fail("interrupted", 130)
     except Terminated as error:
         return _fail("terminated", error.exit_code)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # The tests are about the Python reader, unless they say otherwise.
 os.environ["MOBILEMODEL_NATIVE"] = ""
+# Some tests import it before the package does, which says the same (mobilemodel.runtime.session.onnxruntime).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 settings.register_profile("ci", derandomize=True, max_examples=40, deadline=None)
 settings.register_profile("nightly", max_examples=2000, deadline=None)

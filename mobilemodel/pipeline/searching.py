@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,8 +73,9 @@ class Trial:
             found.append(judged(prepared, bundle))
 
         scheme = scheme_of(self.recipe, SEARCHED, self.file).priced(candidate)
-        with tempfile.TemporaryDirectory() as folder:
-            convert_scheme(self.source, Path(folder, "candidate.mm"), scheme, self.options, judge)
+        # Nothing appears there: the output of a dry run is never committed.
+        out = Path(tempfile.gettempdir(), f"mobilemodel-{secrets.token_hex(8)}.mm")
+        convert_scheme(self.source, out, scheme, self.options, judge)
         return found[0]
 
 

@@ -170,7 +170,12 @@ def _make_session(model: str | bytes, threads: int, values: Mapping[str, Any]) -
 
 
 def onnxruntime() -> Any:
-    """The module onnxruntime; raises MissingDependencyError with what to install."""
+    """The module onnxruntime, its telemetry off unless the user's ORT_DISABLE_TELEMETRY says otherwise.
+
+    Raises MissingDependencyError with what to install.
+    """
+    # Read once, when it is imported: official builds (1.31 does) report to their maker and mark the machine.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import subprocess
-import sys
-import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +14,7 @@ import pytest
 from mobilemodel.converting import size_of
 from tests.calibrating import labelled, pictures, residual_net, saved
 
-from .conftest import Outcome, environment, listing
+from .conftest import Outcome, listing
 
 Command = Callable[..., Outcome]
 
@@ -159,29 +155,6 @@ def test_fold_and_low_rank_are_done_before_calibration(convert: Command) -> None
     content = json.loads(found.out)
     assert [note for note in content["notes"] if "rank 16 of 48" in note]
     assert sum(row["response_db"] is not None for row in content["tensors"]) == 6
-
-
-def test_an_interruption_leaves_nothing(inputs: tuple[Path, Path], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mobilemodel", "convert", inputs[0], tmp_path / "out.mm", "--scheme", "auto",
-               "--calibration", inputs[1], "--max-divergence", "1e-8", "--search", "thorough"]  # fmt: skip
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    # Where the tests themselves run in the background of a shell, SIGINT is ignored, and children would inherit that.
-    process = subprocess.Popen(
-        list(map(str, command)), env=environment(TMPDIR=str(temporary)), stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 30
-        while not listing(temporary) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)  # a candidate is under way
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
-    finally:
-        process.kill()
-        process.communicate()
-    assert listing(tmp_path) == ["temporary"]
-    assert listing(temporary) == []
 
 
 @pytest.mark.parametrize(("text", "size"), [

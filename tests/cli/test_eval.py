@@ -13,7 +13,7 @@ from onnx import helper
 import mobilemodel as mm
 from mobilemodel.runtime import evaluate_models
 
-from .conftest import DIGITS, Command, check_refused, model_of
+from .conftest import DIGITS, Command, check_refused, listing, model_of, run_process
 
 DATA = DIGITS / "test.npz"
 MODEL = DIGITS / "model.onnx"
@@ -40,6 +40,17 @@ def test_the_table(digits_bundle: Path, tmp_path: Path, call: Command) -> None:
     assert found.err == (
         f"{tmp_path / 'digits.onnx'}: no preprocessing of its own, so that of {digits_bundle} is used\n"
     )
+
+
+def test_nothing_is_written_and_the_runtime_reports_to_nobody(
+    digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CI", "GITHUB_ACTIONS", "ORT_DISABLE_TELEMETRY"):  # a runtime that sees CI is silent anyway
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert run_process("eval", digits_bundle, "--data", DATA).code == 0
+    assert listing(tmp_path) == []
 
 
 def test_json(digits_bundle: Path, call: Command) -> None:

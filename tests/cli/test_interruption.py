@@ -13,41 +13,6 @@ import mobilemodel as mm
 from .conftest import DIGITS, Outcome, listing, run_process
 
 MODEL = DIGITS / "model.onnx"
-# Sends itself a signal at a stage of a command; "unnamed" and "named" are the two ways of a temporary file.
-DRIVER = """\
-import os, signal, sys, tempfile
-stage, number, way = sys.argv[1], getattr(signal, sys.argv[2]), sys.argv[3]
-from mobilemodel import cli, files
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGTERM, signal.SIG_DFL)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-if way == "named" and hasattr(os, "O_TMPFILE"):
-    del os.O_TMPFILE
-    tempfile._O_TMPFILE_WORKS = False
-
-def strike_before(module, name):
-    work = getattr(module, name)
-    def struck(*arguments, **options):
-        os.kill(os.getpid(), number)
-        return work(*arguments, **options)
-    setattr(module, name, struck)
-
-def show(self, what, done, total):
-    if what.split()[0] == stage and (total == 0 or done > 0):
-        os.kill(os.getpid(), number)
-
-cli.Progress.show = show
-if stage == "syncing":
-    strike_before(os, "fsync")
-elif stage == "naming":
-    strike_before(os, "link" if way == "unnamed" or "--force" not in sys.argv else "replace")
-elif stage == "replacing":
-    strike_before(os, "replace")
-elif stage == "closing":
-    strike_before(files.OutputFile, "close")
-sys.exit(cli.main(sys.argv[4:]))
-"""
 STAGES = ("reading", "encoding", "writing", "comparing", "syncing", "naming")
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGKILL": -9}
 OLDER = b"an older bundle"
@@ -62,7 +27,7 @@ def older(tmp_path: Path) -> Path:
 
 
 def strike(stage: str, number: str, way: str, *arguments: object) -> Outcome:
-    return run_process(stage, number, way, *arguments, command=("-c", DRIVER))
+    return run_process(stage, number, way, *arguments, command=("-m", "tests.cli.striking"))
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -121,6 +86,20 @@ def test_after_the_output_is_in_place_it_is_whole(tmp_path: Path) -> None:
     assert listing(tmp_path) == ["out.mm"]
     with mm.open(out) as bundle:
         bundle.verify()
+
+
+@pytest.mark.parametrize(("number", "way"), [
+    ("SIGINT", "unnamed"), ("SIGTERM", "unnamed"), ("SIGKILL", "unnamed"), ("SIGINT", "named"), ("SIGTERM", "named"),
+])  # fmt: skip
+def test_a_search_leaves_nothing_behind(number: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    out = tmp_path / "out.mm"
+    found = strike("judging", number, way, "convert", MODEL, out, "--target-size", "4kB")
+    assert found.code == CODES[number]
+    assert listing(tmp_path) == ["temporary"]
+    assert listing(temporary) == []
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "npz", "safetensors"])
