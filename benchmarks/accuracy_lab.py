@@ -35,7 +35,7 @@ class Entry:
 
     label: str
     data: str
-    """what the compression saw: ``none``, ``calibration``"""
+    """what the compression saw: ``none``, ``drawn`` (pictures drawn by chance), ``calibration``"""
     path: Path
     file_bytes: int
     """the bundle; of a peer its bitstream, which holds no graph"""
@@ -90,6 +90,14 @@ class Lab:
     def unseen(self) -> Path:
         """The others."""
         return self.part(self.zoo / "cifar-alexnet" / "calibration.npz", FITTED, FITTED + JUDGED)
+
+    @property
+    def drawn(self) -> Path:
+        """Pictures that nobody took: no data."""
+        out = self.folder / "drawn.npz"
+        if not out.exists():
+            measuring.python("-m", "mobilemodel", "draw", out, "--size", "32x32")
+        return out
 
     @property
     def test(self) -> Path:

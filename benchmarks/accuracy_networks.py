@@ -1,8 +1,8 @@
 """Shows 1, 3 and 4 of accuracy.py: what real networks keep at a given size, beside their peers.
 
 Sizes are files, graph and all; of a peer they are its bitstream or archive, which holds no graph. Two comparisons,
-never mixed: what saw no data beside NNCodec as it is, and what saw calibration.npz beside NNCodec with its own
-data-driven options.
+never mixed: what saw no data, or none but pictures drawn by chance, beside NNCodec as it is, and what saw
+calibration.npz beside NNCodec with its own data-driven options.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ else:
     import measuring
     from accuracy_lab import CIFAR, IMAGENET, MB, Entry, Judged, Lab
 
-NO_DATA, DATA = "none", "calibration"
+NO_DATA, DRAWN, DATA = "none", "drawn", "calibration"
 ALEXNET_LIMITS = ((NO_DATA, 2.2, 0.3), (NO_DATA, 1.5, 1.0), (DATA, 1.6, 0.3), (DATA, 1.2, 1.0), (DATA, 0.85, 2.0))
 """what the compression may see; MB of the file; points of top-1 that may be lost"""
 ALEXNET_AIM = (DATA, 0.95, 1.0)
@@ -44,9 +44,10 @@ def alexnet(lab: Lab) -> Iterator[measuring.Results]:
     limits = [*ALEXNET_LIMITS, ALEXNET_AIM]
     ours = [automatic(lab, model, data, size * MB) for data, size, _ in limits]
     beside_plain = [automatic(lab, model, NO_DATA, peer.file_bytes) for peer in plain]
+    drawn = [automatic(lab, model, DRAWN, peer.file_bytes) for peer in plain]
     calibrated = [automatic(lab, model, DATA, peer.file_bytes) for peer in plain]
     others = [mixed(lab, model), *accuracy_lab.gptq(lab, model, lab.calibration, (4, 3, 2), 128)]
-    entries = [*ours, *beside_plain, *calibrated, *others, *plain, *adapted]
+    entries = [*ours, *beside_plain, *drawn, *calibrated, *others, *plain, *adapted]
     judged = accuracy_lab.judge(model, entries, lab.test, CIFAR)
     by_entry = dict(zip(entries, judged[1:], strict=True))
     results = accuracy_lab.table("1. cifar-alexnet", judged)
@@ -58,6 +59,7 @@ def alexnet(lab: Lab) -> Iterator[measuring.Results]:
         gained = by_entry[entry].top1 - by_entry[peer].top1
         results.targets.append(measuring.Target(what, gained, 0.0, least=True))
     results.notes += compared("without data", [by_entry[each] for each in (*beside_plain, *plain)], len(plain))
+    results.notes += compared("drawn pictures", [by_entry[each] for each in (*drawn, *plain)], len(plain))
     results.notes += compared("with data", [by_entry[each] for each in (*calibrated[2:], *adapted)], len(adapted))
     yield noted(lab, results)
 
@@ -72,14 +74,16 @@ def resnet(lab: Lab) -> Iterator[measuring.Results]:
     adapted = _nncodec_with_data(lab, model, [{"qp": qp, **RESNET_BEST, **LSA} for qp in RESNET_LSA_QPS])
     ours = [automatic(lab, model, data, size * MB, "--fold") for data, size, _ in RESNET_LIMITS]
     beside_plain = [automatic(lab, model, NO_DATA, peer.file_bytes, "--fold") for peer in plain]
+    drawn = [automatic(lab, model, DRAWN, peer.file_bytes, "--fold") for peer in plain]
     calibrated = [automatic(lab, model, DATA, peer.file_bytes, "--fold") for peer in adapted]
-    entries = [*ours, *beside_plain, *calibrated, *plain, *unfolded, *before, *adapted]
+    entries = [*ours, *beside_plain, *drawn, *calibrated, *plain, *unfolded, *before, *adapted]
     judged = accuracy_lab.judge(model, entries, lab.test, CIFAR)
     by_entry = dict(zip(entries, judged[1:], strict=True))
     results = accuracy_lab.table("3. cifar-resnet", judged)
     for entry, (_, size, points) in zip(ours, RESNET_LIMITS, strict=True):
         results.targets += accuracy_lab.within(by_entry[entry], size, points)
     results.notes += compared("without data", [by_entry[each] for each in (*beside_plain, *plain)], len(plain))
+    results.notes += compared("drawn pictures", [by_entry[each] for each in (*drawn, *plain)], len(plain))
     results.notes += compared("with data", [by_entry[each] for each in (*calibrated, *adapted)], len(adapted))
     yield noted(lab, results)
     yield squeezenet(lab)
@@ -131,7 +135,9 @@ def qcnn(lab: Lab) -> Iterator[measuring.Results]:
 
 def automatic(lab: Lab, model: Path, data: str, size: float, *options: str, label: str | None = None) -> Entry:
     """``--scheme auto`` to a size in bytes."""
-    calibration = ("--calibration", lab.calibration) if data == DATA else ()
+    calibration: tuple[str | Path, ...] = ()
+    if data != NO_DATA:
+        calibration = ("--calibration", lab.drawn if data == DRAWN else lab.calibration)
     target = ("--scheme", "auto", "--order-units", "--target-size", str(int(size)), *calibration, *options)
     return accuracy_lab.convert(lab, model, label or f"auto {size / MB:.3f} MB", *target, *CIFAR, data=data)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mobilemodel.pipeline.verify import verify
     from mobilemodel.runtime.comparison import evaluate_models
     from mobilemodel.runtime.data import read_data
+    from mobilemodel.runtime.drawn import drawn_data
     from mobilemodel.runtime.evaluate import evaluate
     from mobilemodel.runtime.session import session
 
@@ -37,15 +38,16 @@ FORMAT_VERSION = "1.0"
 _LAZY = {
     "ConvertOptions": "mobilemodel.pipeline", "FittingOptions": "mobilemodel.pipeline",
     "Goal": "mobilemodel.pipeline", "PreprocessingOptions": "mobilemodel.pipeline",
-    "convert": "mobilemodel.pipeline", "convert_within": "mobilemodel.pipeline", "evaluate": "mobilemodel.runtime",
-    "evaluate_models": "mobilemodel.runtime", "export": "mobilemodel.exporter", "read_data": "mobilemodel.runtime",
+    "convert": "mobilemodel.pipeline", "convert_within": "mobilemodel.pipeline", "drawn_data": "mobilemodel.runtime",
+    "evaluate": "mobilemodel.runtime", "evaluate_models": "mobilemodel.runtime",
+    "export": "mobilemodel.exporter", "read_data": "mobilemodel.runtime",
     "session": "mobilemodel.runtime", "verify": "mobilemodel.pipeline",
 }  # fmt: skip
 
 __all__ = [
     "FORMAT_VERSION", "Bundle", "ConvertOptions", "FittingOptions", "Goal", "Limits", "MobileModelError",
-    "PreprocessingOptions", "Tensor", "__version__", "convert", "convert_within", "evaluate", "evaluate_models",
-    "export", "open", "parse_bundle", "read_data", "session", "verify",
+    "PreprocessingOptions", "Tensor", "__version__", "convert", "convert_within", "drawn_data", "evaluate",
+    "evaluate_models", "export", "open", "parse_bundle", "read_data", "session", "verify",
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,10 @@ EVALUATION = """\
 pictures are prepared as the options say, else as each bundle says; a model that says nothing takes what the first
 bundle says. docs/eval.md explains every number."""
 
+DRAWING = """\
+give these to convert as --calibration. Take the size that the network's pictures have once they are resized.
+docs/calibration.md tells what to expect."""
+
 EXPORT = """\
 a .sqlite3 is a ccv convnet. It takes networks of convolutions with ReLU, pools and LRN, then FC layers, the last one
 without ReLU (Softmax is implied); another graph is refused, and the first node that does not fit is named."""
@@ -52,6 +57,7 @@ def command_line(runs: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_verify(commands)
     _add_eval(commands)
+    _add_draw(commands)
     _add_export(commands)
     _add_converters(commands)
     for name, parser in commands.choices.items():
@@ -151,6 +157,23 @@ def _add_eval(commands: Commands[argparse.ArgumentParser]) -> None:
     add("--threads", type=_count, default=1, metavar="N", help="threads of ONNX Runtime (default 1)")
     add("--json", action="store_true", help="as JSON (docs/json.md)")
     _add_preprocessing(parser)
+
+
+def _add_draw(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "draw", "draw pictures by chance, to calibrate with where there are no others", DRAWING)
+    add = parser.add_argument
+    add("out", metavar="FILE.npz", help="the data to write")
+    add("--size", required=True, type=_picture_size, metavar="SIZE", help="height x width, such as 32x32")
+    add("--count", type=_count, default=4096, metavar="N", help="how many (default 4096)")
+    add("--seed", type=_count, default=1, metavar="N", help="another seed draws others (default 1)")
+    add("--force", action="store_true", help="replace an existing output")
+
+
+def _picture_size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text, re.ASCII)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"expected height x width, such as 32x32, found {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def _count(text: str) -> int:

@@ -189,6 +189,15 @@ def _eval(options: argparse.Namespace) -> int:
     return 0
 
 
+def _draw(options: argparse.Namespace) -> int:
+    from mobilemodel.runtime.drawn import write_drawn
+
+    with Progress() as progress:
+        write_drawn(options.out, options.count, *options.size, seed=options.seed, force=options.force,
+                    progress=progress.show)  # fmt: skip
+    return 0
+
+
 def _export(options: argparse.Namespace) -> int:
     import mobilemodel
     from mobilemodel.exporter import export
@@ -273,6 +282,7 @@ _COMMANDS: dict[str, Command] = {
     "inspect": _inspect,
     "verify": _verify,
     "eval": _eval,
+    "draw": _draw,
     "export": _export,
     "converters": _converters,
 }

@@ -14,7 +14,7 @@ import pytest
 from mobilemodel.converting import size_of
 from tests.calibrating import labelled, pictures, residual_net, saved
 
-from .conftest import Outcome, listing
+from .conftest import DIGITS, Outcome, listing
 
 Command = Callable[..., Outcome]
 
@@ -155,6 +155,25 @@ def test_fold_and_low_rank_are_done_before_calibration(convert: Command) -> None
     content = json.loads(found.out)
     assert [note for note in content["notes"] if "rank 16 of 48" in note]
     assert sum(row["response_db"] is not None for row in content["tensors"]) == 6
+
+
+def test_drawn_pictures_serve_where_there_are_no_others(call: Command, tmp_path: Path) -> None:
+    drawn, out = tmp_path / "drawn.npz", tmp_path / "out.mm"
+    assert call("draw", drawn, "--size", "8x8", "--count", "64") == Outcome(0, "", "")
+    found = call("convert", DIGITS / "model.onnx", out, "--calibration", drawn, "--channels", "grey", "--scale", "0.02")
+    assert found.code == 0, found.err
+    assert "response " in found.out
+    again = call("draw", drawn, "--size", "8x8")
+    assert (again.code, "OUTPUT_EXISTS" in again.err) == (2, True)
+    assert listing(tmp_path) == ["drawn.npz", "out.mm"]
+
+
+@pytest.mark.parametrize("size", ["8", "8x", "0x8", "8x8x8", "-8x8", "8x4096", "8x9999999", "٨x8"])
+def test_sizes_of_pictures_that_cannot_be_drawn(size: str, call: Command, tmp_path: Path) -> None:
+    found = call("draw", tmp_path / "drawn.npz", f"--size={size}")
+    assert found.code in (2, 3)
+    assert found.out == ""
+    assert listing(tmp_path) == []
 
 
 @pytest.mark.parametrize(("text", "size"), [
