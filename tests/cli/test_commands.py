@@ -234,7 +234,9 @@ def test_converters(call: Command) -> None:
     assert content["converters"][0]["status"] == "ready"
 
 
-@pytest.mark.parametrize("command", [[], ["convert"], ["inspect"], ["verify"], ["eval"], ["draw"], ["export"], ["converters"]])
+@pytest.mark.parametrize("command", [
+    [], ["convert"], ["inspect"], ["verify"], ["eval"], ["draw"], ["export"], ["converters"],
+])  # fmt: skip
 def test_help_goes_to_stdout_and_wrong_usage_to_stderr(command: list[str], call: Command) -> None:
     shown = call(*command, "--help")
     assert shown.code == 0

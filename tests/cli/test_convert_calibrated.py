@@ -168,11 +168,10 @@ def test_drawn_pictures_serve_where_there_are_no_others(call: Command, tmp_path:
     assert listing(tmp_path) == ["drawn.npz", "out.mm"]
 
 
-@pytest.mark.parametrize("size", ["8", "8x", "0x8", "8x8x8", "-8x8", "8x4096", "8x9999999", "٨x8"])
+@pytest.mark.parametrize("size", ["8", "8x", "0x8", "8x8x8", "-8x8", "8x9999999", "٨x8"])
 def test_sizes_of_pictures_that_cannot_be_drawn(size: str, call: Command, tmp_path: Path) -> None:
     found = call("draw", tmp_path / "drawn.npz", f"--size={size}")
-    assert found.code in (2, 3)
-    assert found.out == ""
+    assert (found.code, found.out) == (2, "")
     assert listing(tmp_path) == []
 
 

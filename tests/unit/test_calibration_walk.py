@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from mobilemodel.calibration import samples as samples_module
 from mobilemodel.calibration import walk as walk_module
 from mobilemodel.calibration.segments import make_segment, needed_nodes
 from mobilemodel.errors import CheckFailedError, UnsupportedSourceError, UsageError
@@ -172,6 +173,21 @@ def test_samples_are_mirrored_batch_by_batch() -> None:
     assert len(mirrored.limited(1)) == 2
     with pytest.raises(UsageError, match="axis of columns"):
         list(type(samples)(Data(x[:, 0, 0]), samples.prepare, "x", 3).batches())
+
+
+def test_large_samples_come_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.arange(70 * 6, dtype=np.float32).reshape(70, 1, 2, 3)
+    samples = samples_of(x)
+    for most, sizes in ((24 * 25, [25, 25, 14, 6]), (24 * 64, [64, 6]), (23, [1] * 70)):
+        monkeypatch.setattr(samples_module, "BATCH_BYTES", most)
+        batches = list(samples.batches())
+        assert [len(batch) for batch in batches] == sizes
+        np.testing.assert_array_equal(np.concatenate(batches), x)
+    mirrored = type(samples)(samples.data, samples.prepare, "x", 3)
+    for plain_batch, flipped in zip(*[iter(mirrored.batches())] * 2, strict=True):
+        np.testing.assert_array_equal(flipped, plain_batch[..., ::-1])
+    fixed = type(samples)(samples.data, samples.prepare, "x", None, 35)
+    assert [len(batch) for batch in fixed.batches()] == [35, 35]
 
 
 def test_the_networks_of_these_tests_run() -> None:
