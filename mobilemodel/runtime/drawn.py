@@ -26,14 +26,13 @@ _GREY = 120.0
 """mean brightness"""
 
 
-def drawn_data(
-    count: int, height: int, width: int, *, seed: int = 1, progress: Progress | None = None
-) -> Data:
+def drawn_data(count: int, height: int, width: int, *, seed: int = 1, progress: Progress | None = None) -> Data:
     """Draw ``count`` pictures without classes: uint8 N x height x width x 3, in red, green, blue.
 
     The same seed gives the same pictures; a picture does not depend on how many there are.
 
-    Raises UsageError for no pictures or empty ones, LimitExceededError for larger arrays than ``read_data`` reads.
+    Raises UsageError for no pictures, empty ones or a seed below 0, LimitExceededError for larger arrays than
+    ``read_data`` reads.
 
     >>> drawn_data(2, 8, 12).x.shape
     (2, 8, 12, 3)
@@ -41,6 +40,8 @@ def drawn_data(
     if min(count, height, width) < 1:
         raise UsageError("pictures to draw", expected="at least one, of at least 1 x 1",
                          found=f"{count} of {height} x {width}")  # fmt: skip
+    if seed < 0:
+        raise UsageError("seed of drawn pictures", expected="from 0 on", found=seed)
     if max(height, width) > LARGEST_SIDE:
         raise LimitExceededError("a side of a drawn picture", expected=f"at most {LARGEST_SIDE} pixels",
                                  found=max(height, width))  # fmt: skip

@@ -60,6 +60,8 @@ def test_written_they_are_data_and_the_same_bytes_again(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least one"):
         drawn_data(0, 8, 8)
+    with pytest.raises(UsageError, match="seed"):
+        drawn_data(1, 8, 8, seed=-1)
     with pytest.raises(LimitExceededError, match="a side"):
         drawn_data(1, 8, 4096)
     with pytest.raises(LimitExceededError, match="bytes"):
